@@ -1,0 +1,7 @@
+//! Compiles the wire contracts of `proto/`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tonic_build::configure().compile(&["proto/ploop/v1/disks.proto"], &["proto"])?;
+    println!("cargo:rerun-if-changed=proto");
+    Ok(())
+}

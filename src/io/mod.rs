@@ -1,0 +1,19 @@
+//! Seven verbs on one file, and what stands behind them.
+//!
+//! Everything above this room runs over [`Memory`] in a model test, over [`Direct`] in a tool and
+//! over [`Uring`] in life. The verbs are async so that a ring can answer later; `Direct` and `Memory`
+//! are always ready, so a tool calls them through [`now`] and needs no runtime.
+
+mod buffer;
+mod direct;
+mod file;
+mod memory;
+mod ring;
+mod uring;
+
+pub use buffer::{Buffer, Piece, Pool};
+pub use direct::Direct;
+pub use file::{File, now};
+pub use memory::Memory;
+pub use ring::{Ring, sleep};
+pub use uring::Uring;

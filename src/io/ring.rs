@@ -1,0 +1,5 @@
+//! (under construction)
+/// ring
+pub struct Ring;
+/// sleep
+pub fn sleep() {}

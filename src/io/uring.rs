@@ -1,0 +1,3 @@
+//! (under construction)
+/// u
+pub struct Uring;

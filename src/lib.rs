@@ -1,0 +1,33 @@
+//! ploop-snapshotter: a containerd snapshotter that gives every container a disk of its own.
+//!
+//! The rooms, floor by floor. Arrows run down only: a room may use rooms of the floors above it in
+//! this list, as the table in `tests/architecture.rs` says.
+
+pub mod proto;
+pub mod units;
+
+pub mod ext4;
+pub mod format;
+pub mod io;
+pub mod observe;
+pub mod store;
+
+pub mod image;
+
+pub mod chain;
+
+pub mod disk;
+
+pub mod device;
+
+pub mod link;
+pub mod server;
+
+pub mod cli;
+pub mod snapshot;
+
+pub mod service;
+
+pub mod config;
+
+pub mod daemon;
