@@ -11,7 +11,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Strictest alignment that O_DIRECT asks for.
 const ALIGN: usize = 4096;
@@ -79,6 +79,17 @@ impl Piece {
             buffer: Buffer::new(len),
             start: 0,
             len,
+        }
+    }
+
+    /// No bytes at all.
+    #[must_use]
+    pub fn empty() -> Self {
+        static NOTHING: LazyLock<Arc<Buffer>> = LazyLock::new(|| Buffer::new(1));
+        Self {
+            buffer: Arc::clone(&NOTHING),
+            start: 0,
+            len: 0,
         }
     }
 
@@ -173,6 +184,12 @@ impl Piece {
         // SAFETY: the bytes are initialised and stay allocated during the call; the caller sees to it
         // that nobody writes them meanwhile.
         look(unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) })
+    }
+
+    /// Lets `fill` write the bytes without a copy. The rule of [`Piece::with_bytes`] holds here too.
+    pub fn with_bytes_mut<T>(&self, fill: impl FnOnce(&mut [u8]) -> T) -> T {
+        // SAFETY: as in `with_bytes`; the caller also sees to it that nobody reads them meanwhile.
+        fill(unsafe { std::slice::from_raw_parts_mut(self.as_ptr(), self.len) })
     }
 
     /// Overwrites everything with zeros.

@@ -61,18 +61,19 @@ impl Direct {
 
 impl File for Direct {
     async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
-        let mut bytes = vec![0; into.len()];
-        let mut done = 0;
-        while done < bytes.len() {
-            match self.file.read_at(&mut bytes[done..], at + done as u64) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        into.with_bytes_mut(|bytes| {
+            let mut done = 0;
+            while done < bytes.len() {
+                match self.file.read_at(&mut bytes[done..], at + done as u64) {
+                    Ok(0) => break,
+                    Ok(count) => done += count,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
             }
-        }
-        into.copy_from(0, &bytes);
-        Ok(())
+            bytes[done..].fill(0);
+            Ok(())
+        })
     }
 
     async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
