@@ -1,0 +1,79 @@
+//! The rooms of the house, from the ground up, and the arrows between them.
+
+/// One room: its name under `src/`, and the rooms that it may use.
+pub(super) struct Room {
+    pub(super) name: &'static str,
+    pub(super) uses: &'static [&'static str],
+}
+
+const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
+    Room { name, uses }
+}
+
+/// A row may name only earlier rows: so the graph has no circle.
+pub(super) const ROOMS: &[Room] = &[
+    room("proto", &[]),
+    room("units", &[]),
+    room("ext4", &["units"]),
+    room("format", &["units"]),
+    room("io", &["units"]),
+    room("store", &["units"]),
+    room("observe", &["units"]),
+    room("image", &["units", "format", "io"]),
+    room("chain", &["units", "io", "image"]),
+    // `image`: a disk writes its top's index pages, and hands back the seal of its image.
+    room("disk", &["units", "io", "image", "chain"]),
+    // `units`, `io`: a request carries a piece of memory and a range.
+    room("device", &["units", "io", "disk"]),
+    // `image`: the words for a delta's format and seal, which the wire carries.
+    room(
+        "server",
+        &[
+            "proto", "units", "observe", "image", "chain", "disk", "device",
+        ],
+    ),
+    room("link", &["proto", "units"]),
+    room(
+        "cli",
+        &[
+            "proto", "units", "ext4", "format", "io", "image", "chain", "link",
+        ],
+    ),
+    // `io`: an image is made on an open file, and somebody has to open it.
+    room(
+        "snapshot",
+        &["units", "ext4", "store", "io", "image", "link"],
+    ),
+    room("service", &["proto", "units", "store", "snapshot"]),
+    room(
+        "config",
+        &["units", "observe", "server", "link", "snapshot", "service"],
+    ),
+    room(
+        "daemon",
+        &[
+            "units", "store", "observe", "link", "snapshot", "service", "config",
+        ],
+    ),
+];
+
+/// What each binary's `main` may use.
+pub(super) const BINARIES: &[Room] = &[
+    room("ploop-snapshotter", &["config", "daemon"]),
+    room("ploopd", &["config", "observe", "server"]),
+    room("ploop", &["cli"]),
+];
+
+/// Names that say nothing about what is inside.
+pub(super) const FORBIDDEN_NAMES: &[&str] = &[
+    "util", "utils", "common", "helper", "helpers", "manager", "managers", "core", "misc",
+];
+
+/// The only files that write to the terminal: the tool's output, and each binary's `main`, which says
+/// why it cannot go on.
+pub(super) fn may_print(path: &str) -> bool {
+    path == "cli/output.rs" || path.starts_with("bin/")
+}
+
+/// No file grows over this many lines.
+pub(super) const LONGEST_FILE: usize = 500;
