@@ -1,1 +1,4 @@
-//! (room under construction)
+//! The gRPC door: containerd's snapshots service, one socket a snapshotter name.
+
+mod filter;
+mod quote;
