@@ -225,14 +225,16 @@ pub(super) fn globs(tokens: &[Token]) -> Vec<usize> {
 pub(super) fn prints(tokens: &[Token]) -> Vec<usize> {
     let macros = ["print", "println", "eprint", "eprintln", "dbg"];
     let streams = ["stdout", "stderr"];
-    tokens
-        .windows(2)
-        .filter(|pair| {
-            let word = pair[0].text.as_str();
-            (macros.contains(&word) && pair[1].text == "!")
-                || (streams.contains(&word) && pair[1].text == "(")
+    (0..tokens.len().saturating_sub(1))
+        .filter(|&at| {
+            let word = tokens[at].text.as_str();
+            let next = tokens[at + 1].text.as_str();
+            // `.stdout(` is a method: where a program that is started writes, not where we do.
+            let method = at > 0 && tokens[at - 1].text == ".";
+            (macros.contains(&word) && next == "!")
+                || (streams.contains(&word) && next == "(" && !method)
         })
-        .map(|pair| pair[0].line)
+        .map(|at| tokens[at].line)
         .collect()
 }
 
