@@ -1,10 +1,23 @@
-//! The modules generated from `proto/`, and nothing else.
+//! The modules generated from `proto/`, and the number that says which contract they are.
+
+/// Raised when an old peer would misread a message of `ploop.v1` (see the rules in `disks.proto`).
+pub const PROTOCOL: u32 = 1;
 
 /// `ploop.v1`: `ploopd`'s door.
 #[expect(
     missing_docs,
     unused_qualifications,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::allow_attributes_without_reason,
     reason = "generated; the words stand in the .proto file"
+)]
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::wildcard_imports,
+        reason = "generated; clippy does not look in tests"
+    )
 )]
 pub mod v1 {
     tonic::include_proto!("ploop.v1");
