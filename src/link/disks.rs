@@ -1,0 +1,182 @@
+//! Typed calls to one disk server, each with a time limit.
+//!
+//! The connection is made when first needed and made again after it broke, so a server that was
+//! started anew is found by the next call. A server that is stopped or stuck costs a caller its
+//! limit and no more.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Response, Status};
+
+use super::convert::{delta_out, disk_in, hello_in, seal_in, stats_in};
+use super::disk::{Delta, Detached, Disk, DiskStats, Hello};
+use super::error::Error;
+use crate::proto::{PROTOCOL, v1};
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For attach.
+    pub attach: Duration,
+    /// For detach: everything dirty is written first.
+    pub detach: Duration,
+    /// For every other call.
+    pub other: Duration,
+    /// For a server that was just started, until it answers.
+    pub start: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            attach: Duration::from_secs(20),
+            detach: Duration::from_secs(30),
+            other: Duration::from_secs(5),
+            start: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Calls to the server at one socket.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    socket: PathBuf,
+    limits: Limits,
+    channel: Channel,
+}
+
+impl Client {
+    /// A client of whoever listens at `socket`, now or later. Must be called inside a runtime.
+    pub(super) fn new(socket: &Path, limits: Limits) -> Self {
+        let path = socket.to_owned();
+        // The address is never resolved: the connector below goes to the socket.
+        let channel = Endpoint::from_static("http://ploopd").connect_with_connector_lazy(
+            tower::service_fn(move |_: Uri| UnixStream::connect(path.clone())),
+        );
+        Self {
+            socket: socket.to_owned(),
+            limits,
+            channel,
+        }
+    }
+
+    fn stub(&self) -> v1::disks_client::DisksClient<Channel> {
+        v1::disks_client::DisksClient::new(self.channel.clone())
+    }
+
+    async fn call<T>(
+        &self,
+        call: &'static str,
+        limit: Duration,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(limit, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Error::from_status(call, &self.socket, &status)),
+            Err(_) => Err(Error::Timeout {
+                socket: self.socket.clone(),
+                call,
+                limit,
+            }),
+        }
+    }
+
+    pub(super) async fn hello(&self) -> Result<Hello, Error> {
+        let mut stub = self.stub();
+        let request = v1::HelloRequest {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let answer = self
+            .call("Hello", self.limits.other, stub.hello(request))
+            .await?;
+        Ok(hello_in(answer))
+    }
+
+    pub(super) async fn attach(
+        &self,
+        id: &str,
+        deltas: &[Delta],
+        read_only: bool,
+    ) -> Result<Disk, Error> {
+        let call = "Attach";
+        let deltas: Result<_, _> = deltas.iter().map(|delta| delta_out(call, delta)).collect();
+        let request = v1::AttachRequest {
+            id: id.to_owned(),
+            deltas: deltas?,
+            read_only,
+        };
+        let mut stub = self.stub();
+        let answer = self
+            .call(call, self.limits.attach, stub.attach(request))
+            .await?;
+        disk_in(call, answer)
+    }
+
+    pub(super) async fn detach(&self, id: &str, seal: bool) -> Result<Detached, Error> {
+        let call = "Detach";
+        let request = v1::DetachRequest {
+            id: id.to_owned(),
+            seal,
+        };
+        let mut stub = self.stub();
+        let answer = self
+            .call(call, self.limits.detach, stub.detach(request))
+            .await?;
+        if seal && answer.existed && answer.seal.is_none() {
+            return Err(Error::Answer {
+                call,
+                what: format!("{id} was to be sealed, and there is no seal"),
+            });
+        }
+        Ok(Detached {
+            existed: answer.existed,
+            seal: answer.seal.as_ref().map(seal_in),
+        })
+    }
+
+    pub(super) async fn sync(&self, id: &str) -> Result<(), Error> {
+        let request = v1::SyncRequest { id: id.to_owned() };
+        let mut stub = self.stub();
+        // A sync may have as much to write as a detach.
+        self.call("Sync", self.limits.detach, stub.sync(request))
+            .await?;
+        Ok(())
+    }
+
+    pub(super) async fn list(&self) -> Result<Vec<Disk>, Error> {
+        let call = "List";
+        let mut stub = self.stub();
+        let answer = self
+            .call(call, self.limits.other, stub.list(v1::ListRequest {}))
+            .await?;
+        answer
+            .disks
+            .into_iter()
+            .map(|disk| disk_in(call, disk))
+            .collect()
+    }
+
+    pub(super) async fn stats(&self, id: Option<&str>) -> Result<Vec<DiskStats>, Error> {
+        let request = v1::StatsRequest {
+            id: id.unwrap_or_default().to_owned(),
+        };
+        let mut stub = self.stub();
+        let answer = self
+            .call("Stats", self.limits.other, stub.stats(request))
+            .await?;
+        Ok(answer.disks.into_iter().map(stats_in).collect())
+    }
+
+    pub(super) async fn drain(&self) -> Result<u64, Error> {
+        let mut stub = self.stub();
+        let answer = self
+            .call("Drain", self.limits.other, stub.drain(v1::DrainRequest {}))
+            .await?;
+        Ok(answer.disks)
+    }
+}
