@@ -1,1 +1,21 @@
-//! (room under construction)
+//! One open image file: its header, its index, its room for new clusters.
+//!
+//! Two ways lead into a file. A sealed one is opened for reading and answers everything it maps
+//! ([`Image::open_sealed`]); the top of a chain is opened for writing ([`ploop::open_top`]), written
+//! page by page of its index, and sealed. Both refuse a file in which something cannot be true and
+//! leave its bytes alone; `check` says everything that is wrong with it, and mends what can be
+//! mended without losing anything.
+
+pub mod ploop;
+pub mod raw;
+
+mod any;
+mod defect;
+mod error;
+mod scan;
+mod seal;
+
+pub use any::{Format, Image};
+pub use defect::{Defect, Severity};
+pub use error::{Error, Kind};
+pub use seal::Seal;
