@@ -1,0 +1,334 @@
+//! Transactions that change something, in the words of snapshots.
+//!
+//! Two strengths, and the rule for them: *what was answered for is durable*. A step that somebody
+//! outside learns of is on the platter before the method returns; a step that only says what we are
+//! about to do (`reserve`, `committing`, and the ways back) is kept in memory until the next durable
+//! one. If the power or the process dies first, it is as if the step had never been: recovery finds a
+//! file or a disk without a record and sweeps it, or an active snapshot whose top happens to be sealed,
+//! which is as good as any other. So an intent costs microseconds and not a sync.
+
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use redb::{Durability, ReadableDatabase};
+
+use super::open::set_ids_aside;
+use super::tables::{Readable, Writable, parent_number};
+use super::{Error, Id, Kind, Labels, Parent, Record, Seal, Stage, Store, Usage};
+
+/// What a chain without a parent stands on.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Name of the golden file.
+    pub golden: String,
+    /// Bytes of its disk.
+    pub size: u64,
+    /// Bytes of a cluster of the deltas above it.
+    pub cluster: u64,
+}
+
+/// A snapshot to be made.
+#[derive(Clone, Debug)]
+pub struct New<'a> {
+    /// The snapshotter's name.
+    pub space: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// View or active.
+    pub kind: Kind,
+    /// The name of its parent; empty for none.
+    pub parent: &'a str,
+    /// What it stands on if it has no parent.
+    pub origin: Origin,
+    /// Its labels.
+    pub labels: Labels,
+    /// The time.
+    pub now: SystemTime,
+}
+
+impl Store {
+    /// Reserves a key and a number for a snapshot that is about to be made.
+    ///
+    /// From now on its parent cannot be removed. Not durable.
+    ///
+    /// # Errors
+    /// [`Error::ParentNotFound`], [`Error::ParentNotCommitted`], [`Error::Exists`].
+    pub fn reserve(&self, new: New<'_>) -> Result<Record, Error> {
+        // Held during the transaction: only this method takes it, and writers queue anyway.
+        let mut ids = self.ids().lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.is_empty() {
+            *ids = set_ids_aside(&*self.database()?)?;
+        }
+        let id = Id(ids.start);
+        let record = self.write(Durability::None, |tables| {
+            let mut record = Record {
+                id,
+                space: new.space.to_owned(),
+                key: new.key.to_owned(),
+                kind: new.kind,
+                stage: Stage::Preparing,
+                parent: None,
+                golden: None,
+                size: new.origin.size,
+                cluster: new.origin.cluster,
+                labels: new.labels.clone(),
+                created: new.now.into(),
+                updated: new.now.into(),
+                seal: None,
+                usage: None,
+            };
+            if new.parent.is_empty() {
+                record.golden = Some(new.origin.golden.clone());
+            } else {
+                let name = new.parent.to_owned();
+                let Some(parent) = tables.visible(new.space, new.parent)? else {
+                    return Err(Error::ParentNotFound { name });
+                };
+                if parent.kind != Kind::Committed {
+                    return Err(Error::ParentNotCommitted { name });
+                }
+                record.size = parent.size;
+                record.cluster = parent.cluster;
+                record.parent = Some(Parent {
+                    id: parent.id,
+                    name,
+                });
+            }
+            if tables.taken(new.space, new.key)? {
+                return Err(Error::Exists {
+                    key: new.key.to_owned(),
+                });
+            }
+            tables.name(new.space, new.key, id)?;
+            tables.children.insert((parent_number(&record), id.0), ())?;
+            tables.put(&record)?;
+            Ok(record)
+        })?;
+        ids.start += 1;
+        Ok(record)
+    }
+
+    /// A prepared snapshot is whole: from now on containerd may know of it. Durable.
+    ///
+    /// # Errors
+    /// [`Error::WrongStage`] unless it was being prepared.
+    pub fn ready(&self, id: Id) -> Result<Record, Error> {
+        self.step(id, Durability::Immediate, |record| match record.stage {
+            Stage::Preparing => {
+                record.stage = Stage::Ready;
+                Ok(())
+            }
+            _ => Err(wrong_stage(record)),
+        })
+    }
+
+    /// Gives up a snapshot that was being prepared: its key is free, its parts may go. Not durable.
+    ///
+    /// # Errors
+    /// [`Error::WrongStage`] if it was whole already.
+    pub fn abandon(&self, id: Id) -> Result<Record, Error> {
+        self.write(Durability::None, |tables| {
+            let mut record = tables.known(id)?;
+            if record.stage != Stage::Preparing {
+                return Err(wrong_stage(&record));
+            }
+            retire(tables, &mut record)?;
+            Ok(record)
+        })
+    }
+
+    /// Begins to commit an active snapshot, and reserves its name. Not durable.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] for the name, [`Error::NotFound`], [`Error::NotActive`] for the key.
+    pub fn committing(&self, space: &str, key: &str, name: &str) -> Result<Record, Error> {
+        self.write(Durability::None, |tables| {
+            if tables.taken(space, name)? {
+                return Err(Error::Exists {
+                    key: name.to_owned(),
+                });
+            }
+            let mut record = tables.find(space, key)?;
+            if record.kind != Kind::Active {
+                return Err(Error::NotActive {
+                    key: key.to_owned(),
+                });
+            }
+            if record.stage != Stage::Ready {
+                return Err(wrong_stage(&record));
+            }
+            record.stage = Stage::Committing {
+                name: name.to_owned(),
+            };
+            tables.name(space, name, record.id)?;
+            tables.put(&record)?;
+            Ok(record)
+        })
+    }
+
+    /// The sealed snapshot takes its name; its labels are replaced. Durable.
+    ///
+    /// # Errors
+    /// [`Error::WrongStage`] unless it was being committed.
+    pub fn committed(
+        &self,
+        id: Id,
+        seal: Seal,
+        usage: Usage,
+        labels: Labels,
+        now: SystemTime,
+    ) -> Result<Record, Error> {
+        self.write(Durability::Immediate, |tables| {
+            let mut record = tables.known(id)?;
+            let Stage::Committing { name } = &record.stage else {
+                return Err(wrong_stage(&record));
+            };
+            let name = name.clone();
+            tables.unname(&record.space, &record.key)?;
+            record.key = name;
+            record.kind = Kind::Committed;
+            record.stage = Stage::Ready;
+            record.labels = labels;
+            record.created = now.into();
+            record.updated = record.created;
+            record.seal = Some(seal);
+            record.usage = Some(usage);
+            tables.put(&record)?;
+            Ok(record)
+        })
+    }
+
+    /// A snapshot that was being committed stays active. Not durable; may be repeated.
+    ///
+    /// # Errors
+    /// [`Error::WrongStage`] if it is neither being committed nor an active one.
+    pub fn roll_back(&self, id: Id) -> Result<Record, Error> {
+        self.write(Durability::None, |tables| {
+            let mut record = tables.known(id)?;
+            match &record.stage {
+                Stage::Committing { name } => tables.unname(&record.space, name)?,
+                Stage::Ready if record.kind == Kind::Active => return Ok(record),
+                _ => return Err(wrong_stage(&record)),
+            }
+            record.stage = Stage::Ready;
+            tables.put(&record)?;
+            Ok(record)
+        })
+    }
+
+    /// Takes a snapshot out of the key space; its parts may go. Durable.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::HasChildren`].
+    pub fn remove(&self, space: &str, key: &str) -> Result<Record, Error> {
+        self.write(Durability::Immediate, |tables| {
+            let mut record = tables.find(space, key)?;
+            if let Some(child) = tables.child_of(record.id)? {
+                return Err(Error::HasChildren {
+                    key: key.to_owned(),
+                    child: tables.known(child)?.key,
+                });
+            }
+            if record.stage != Stage::Ready {
+                return Err(wrong_stage(&record));
+            }
+            retire(tables, &mut record)?;
+            Ok(record)
+        })
+    }
+
+    /// The parts of a removed snapshot are gone: forgets it. Not durable; may be repeated.
+    ///
+    /// # Errors
+    /// [`Error::WrongStage`] if it is not being removed.
+    pub fn forget(&self, id: Id) -> Result<(), Error> {
+        self.write(Durability::None, |tables| {
+            match tables.record(id)? {
+                None => return Ok(()),
+                Some(record) if record.stage == Stage::Removing => {}
+                Some(record) => return Err(wrong_stage(&record)),
+            }
+            tables.records.remove(id.0)?;
+            Ok(())
+        })
+    }
+
+    /// Changes a snapshot's labels. Durable.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn update(
+        &self,
+        space: &str,
+        key: &str,
+        now: SystemTime,
+        change: impl FnOnce(&mut Labels),
+    ) -> Result<Record, Error> {
+        self.write(Durability::Immediate, |tables| {
+            let mut record = tables.find(space, key)?;
+            change(&mut record.labels);
+            record.updated = now.into();
+            tables.put(&record)?;
+            Ok(record)
+        })
+    }
+
+    /// One record, one step.
+    fn step(
+        &self,
+        id: Id,
+        durability: Durability,
+        change: impl FnOnce(&mut Record) -> Result<(), Error>,
+    ) -> Result<Record, Error> {
+        self.write(durability, |tables| {
+            let mut record = tables.known(id)?;
+            change(&mut record)?;
+            tables.put(&record)?;
+            Ok(record)
+        })
+    }
+
+    /// Runs `act` in a transaction; an error undoes all of it.
+    fn write<T>(
+        &self,
+        durability: Durability,
+        act: impl FnOnce(&mut Writable<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let database = self.database()?;
+        let mut txn = database.begin_write()?;
+        txn.set_durability(durability)?;
+        let mut tables = Writable::write(&txn)?;
+        let done = act(&mut tables)?;
+        drop(tables);
+        txn.commit()?;
+        Ok(done)
+    }
+
+    /// Runs `look` on one state of the store.
+    pub(super) fn read<T>(
+        &self,
+        look: impl FnOnce(&Readable) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let database = self.database()?;
+        look(&Readable::read(&database.begin_read()?)?)
+    }
+}
+
+/// Takes a record's key and its place among its parent's children.
+fn retire(tables: &mut Writable<'_>, record: &mut Record) -> Result<(), Error> {
+    tables.unname(&record.space, &record.key)?;
+    tables.orphan(record)?;
+    record.stage = Stage::Removing;
+    tables.put(record)
+}
+
+fn wrong_stage(record: &Record) -> Error {
+    Error::WrongStage {
+        id: record.id,
+        stage: format!("{:?}", record.stage),
+    }
+}
+
+#[cfg(test)]
+#[path = "db_tests.rs"]
+mod tests;

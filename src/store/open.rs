@@ -1,0 +1,116 @@
+//! Opening the store: its layout is ours, its numbers are fresh, and an I/O error is not for ever.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TransactionError};
+
+use super::Error;
+use super::tables::{LAYOUT, META, Writable};
+
+/// Memory for the store's pages; a record is a few hundred bytes.
+const CACHE: usize = 16 << 20;
+/// Numbers that are set aside at once, so that a number lost with its transaction is not given again.
+const IDS: u64 = 1024;
+
+/// The store: one file.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// None after an I/O error, until it can be opened again.
+    ///
+    /// Held only to look at the pointer or to open the file. Lock order: `ids`, `database`.
+    database: Mutex<Option<Arc<Database>>>,
+    /// Numbers that are ours to give: durably set aside, not yet given.
+    ids: Mutex<Range<u64>>,
+}
+
+impl Store {
+    /// Opens the store, or makes an empty one.
+    ///
+    /// # Errors
+    /// [`Error::Open`] if the file is no store or in use, [`Error::StoreVersion`] if it is another
+    /// version's.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let database = open(path)?;
+        check_layout(&database, path)?;
+        let ids = set_ids_aside(&database)?;
+        Ok(Self {
+            path: path.to_owned(),
+            database: Mutex::new(Some(Arc::new(database))),
+            ids: Mutex::new(ids),
+        })
+    }
+
+    pub(super) fn ids(&self) -> &Mutex<Range<u64>> {
+        &self.ids
+    }
+
+    /// The database; a fresh one if the last met an I/O error.
+    ///
+    /// After a failed write (the host's disk was full for a moment) redb refuses everything until it is
+    /// opened again. That must not need a restart of ours.
+    pub(super) fn database(&self) -> Result<Arc<Database>, Error> {
+        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = &*slot {
+            match database.begin_read() {
+                Err(TransactionError::Storage(StorageError::PreviousIo)) => {}
+                _ => return Ok(Arc::clone(database)),
+            }
+            tracing::warn!(store = %self.path.display(), "opening the store again after an I/O error");
+        }
+        // The old one holds the file's lock, so it goes first; while another thread still uses it, the
+        // open below fails, and the next call tries again.
+        *slot = None;
+        let database = Arc::new(open(&self.path)?);
+        *slot = Some(Arc::clone(&database));
+        Ok(database)
+    }
+}
+
+fn open(path: &Path) -> Result<Database, Error> {
+    Database::builder()
+        .set_cache_size(CACHE)
+        .create(path)
+        .map_err(|error| Error::Open {
+            path: path.to_owned(),
+            source: Box::new(error.into()),
+        })
+}
+
+/// Checks the layout of an old store; makes the tables of a new one.
+fn check_layout(database: &Database, path: &Path) -> Result<(), Error> {
+    let txn = database.begin_write()?;
+    let mut meta = txn.open_table(META)?;
+    let found = meta.get("layout")?.map(|layout| layout.value());
+    match found {
+        Some(LAYOUT) => {}
+        Some(found) => {
+            return Err(Error::StoreVersion {
+                path: path.to_owned(),
+                found,
+                known: LAYOUT,
+            });
+        }
+        None => {
+            meta.insert("layout", LAYOUT)?;
+        }
+    }
+    drop(meta);
+    drop(Writable::write(&txn)?);
+    txn.commit()?;
+    Ok(())
+}
+
+/// Sets numbers aside, durably.
+pub(super) fn set_ids_aside(database: &Database) -> Result<Range<u64>, Error> {
+    let txn = database.begin_write()?;
+    let mut meta = txn.open_table(META)?;
+    let first = meta.get("ids")?.map_or(1, |next| next.value());
+    let end = first + IDS;
+    meta.insert("ids", end)?;
+    drop(meta);
+    txn.commit()?;
+    Ok(first..end)
+}
