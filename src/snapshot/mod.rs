@@ -1,1 +1,27 @@
-//! (room under construction)
+//! What containerd may ask of us, in our own words.
+//!
+//! An active snapshot is a writable ploop delta over the sealed deltas of its parents, lowest a golden,
+//! empty ext4 file system; a disk server shows it as a block device. Committing seals the delta, and it
+//! becomes a parent. A view is a read-only device over a sealed chain, one for all views of it.
+//!
+//! Every act is written so that it may stop at any line, by `kill -9` or by the power:
+//!
+//! ```text
+//! prepare   reserve key . make file . attach . READY         stopped: swept
+//! commit    reserve name . flush . seal . COMMITTED          stopped: still active, seal or not
+//! remove    REMOVED . detach . unlink . forget               stopped: goes on at the next start
+//! ```
+//!
+//! A word in capitals is one durable transaction of the store; containerd hears of an act only after it.
+
+mod error;
+mod locks;
+mod options;
+mod query;
+mod snapshotter;
+mod words;
+
+pub use error::{Error, ErrorKind};
+pub use options::{NameOptions, Options};
+pub use snapshotter::{Snapshotter, Snapshotters};
+pub use words::{Info, Kind, Labels, Mount, Usage};

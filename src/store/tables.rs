@@ -144,10 +144,7 @@ where
     /// One of those who stand on `parent`.
     pub(super) fn child_of(&self, parent: Id) -> Result<Option<Id>, Error> {
         let mut range = self.children.range((parent.0, 0)..=(parent.0, u64::MAX))?;
-        Ok(range
-            .next()
-            .transpose()?
-            .map(|entry| Id(entry.0.value().1)))
+        Ok(range.next().transpose()?.map(|entry| Id(entry.0.value().1)))
     }
 
     /// Every record.

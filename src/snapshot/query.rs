@@ -1,0 +1,166 @@
+//! Questions, and the one change that touches no file: stat, list, usage, update.
+
+use super::words::{check_key, check_labels};
+use super::{Error, Info, Kind, Labels, Snapshotter, Usage};
+
+impl Snapshotter {
+    /// What is known of a snapshot.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn stat(&self, key: &str) -> Result<Info, Error> {
+        Ok(self.find(key).await?.into())
+    }
+
+    /// Every snapshot of this snapshotter, at one moment.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn list(&self) -> Result<Vec<Info>, Error> {
+        let space = self.space().to_owned();
+        let records = self.shared().store(move |store| store.list(&space)).await?;
+        Ok(records.into_iter().map(Info::from).collect())
+    }
+
+    /// What a snapshot costs on the host, without its parents.
+    ///
+    /// One question to the store and one to the host, however big the snapshot: CRI asks for every
+    /// active snapshot every ten seconds.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn usage(&self, key: &str) -> Result<Usage, Error> {
+        let record = self.find(key).await?;
+        match record.kind {
+            Kind::Committed => Ok(record.usage.unwrap_or_default()),
+            Kind::View => Ok(Usage::default()),
+            Kind::Active => self.shared().cost(record.id).await,
+        }
+    }
+
+    /// Changes labels: all of them without `paths`, else only those that they name.
+    ///
+    /// # Errors
+    /// `NotFound`, or `InvalidArgument` for a path that is no label.
+    pub async fn update(
+        &self,
+        key: &str,
+        labels: Labels,
+        paths: Option<Vec<String>>,
+    ) -> Result<Info, Error> {
+        check_key(key)?;
+        let change = Change::new(key, check_labels(labels)?, paths)?;
+        let _turn = self.turn(key).await;
+        let (space, key, now) = (self.space().to_owned(), key.to_owned(), self.shared().now());
+        let record = self
+            .shared()
+            .store(move |store| store.update(&space, &key, now, |labels| change.apply(labels)))
+            .await?;
+        Ok(record.into())
+    }
+}
+
+/// What an update does to labels.
+enum Change {
+    /// Forget the old ones.
+    All(Labels),
+    /// Set these, and delete those without a value.
+    Some(Vec<(String, Option<String>)>),
+}
+
+impl Change {
+    /// Reads the mask: `labels`, or `labels.` and a key, which may have dots and slashes of its own.
+    fn new(key: &str, labels: Labels, paths: Option<Vec<String>>) -> Result<Self, Error> {
+        let paths = paths.unwrap_or_default();
+        // Go's client always sends a mask: an empty one means everything that can be changed.
+        if paths.is_empty() {
+            return Ok(Self::All(labels));
+        }
+        let mut some = Vec::new();
+        let mut all = false;
+        for path in paths {
+            if path == "labels" {
+                all = true;
+            } else if let Some(label) = path.strip_prefix("labels.") {
+                some.push((label.to_owned(), labels.get(label).cloned()));
+            } else {
+                let key = key.to_owned();
+                return Err(Error::Immutable { key, path });
+            }
+        }
+        if !all {
+            return Ok(Self::Some(some));
+        }
+        // "labels" beside single ones already says everything.
+        Ok(Self::All(labels))
+    }
+
+    fn apply(self, labels: &mut Labels) {
+        match self {
+            Self::All(new) => *labels = new,
+            Self::Some(some) => {
+                for (label, value) in some {
+                    match value {
+                        Some(value) => labels.insert(label, value),
+                        None => labels.remove(&label),
+                    };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Change, Error, Labels};
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    /// Applies a mask to `l1=a l2=b l3=c`.
+    fn apply(new: &[(&str, &str)], paths: Option<&[&str]>) -> Result<Labels, Error> {
+        let mut have = labels(&[("l1", "a"), ("l2", "b"), ("l3", "c")]);
+        let paths = paths.map(|paths| paths.iter().map(|path| (*path).to_owned()).collect());
+        Change::new("key", labels(new), paths)?.apply(&mut have);
+        Ok(have)
+    }
+
+    #[test]
+    fn without_paths_everything_is_replaced() {
+        let new = [("l1", "x"), ("n", "y")];
+        for paths in [None, Some(&[][..]), Some(&["labels"][..])] {
+            assert_eq!(apply(&new, paths).unwrap(), labels(&new));
+        }
+        assert_eq!(apply(&[], None).unwrap(), Labels::new());
+    }
+
+    #[test]
+    fn a_path_sets_its_label_or_deletes_it() {
+        let done = apply(
+            &[("l1", "x"), ("l4", "no")],
+            Some(&["labels.l1", "labels.l2"]),
+        );
+        assert_eq!(done.unwrap(), labels(&[("l1", "x"), ("l3", "c")]));
+    }
+
+    #[test]
+    fn a_labels_key_is_everything_after_the_first_dot() {
+        let key = "containerd.io/snapshot/a.b/c";
+        let path = format!("labels.{key}");
+        let done = apply(&[(key, "v")], Some(&[&path])).unwrap();
+        assert_eq!(done.get(key).map(String::as_str), Some("v"));
+        assert_eq!(done.len(), 4);
+    }
+
+    #[test]
+    fn nothing_but_labels_can_be_changed() {
+        for path in ["parent", "kind", "label", "labelsx.y", ""] {
+            let error = apply(&[], Some(&["labels.l1", path])).unwrap_err();
+            assert!(matches!(error, Error::Immutable { .. }), "{path}: {error}");
+        }
+    }
+}
