@@ -4,6 +4,7 @@
 //! this list, as the table in `tests/architecture.rs` says.
 
 pub mod proto;
+pub mod socket;
 pub mod units;
 
 pub mod ext4;

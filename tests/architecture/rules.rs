@@ -67,13 +67,15 @@ fn read_all(below: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(&folder).expect("the folder is there") {
+            let path = entry.expect("the folder can be read").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let name = path.strip_prefix(&root).unwrap().to_str().unwrap();
-                found.push(Source::new(name, &fs::read_to_string(&path).unwrap()));
+                let name = path.strip_prefix(&root).expect("found below the root");
+                let name = name.to_str().expect("sources have plain names");
+                let text = fs::read_to_string(&path).expect("a source is text");
+                found.push(Source::new(name, &text));
             }
         }
     }
