@@ -1,1 +1,11 @@
-//! (room under construction)
+//! The file system inside a disk: made once as a golden file, checked, and read without mounting it.
+
+mod error;
+mod filesystem;
+mod superblock;
+mod tool;
+
+pub use error::Error;
+pub use filesystem::{Filesystem, Layout};
+pub use superblock::Superblock;
+pub use tool::Tools;

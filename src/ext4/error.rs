@@ -1,0 +1,82 @@
+//! Why a file system could not be made or read.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a file system could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program that we need is not there.
+    #[error("{program} was not found in {places}: install e2fsprogs")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+        /// Where we looked.
+        places: String,
+    },
+    /// A program is too old.
+    #[error("{path} is of e2fsprogs {found}, at least {needed} is needed")]
+    OldProgram {
+        /// The program.
+        path: PathBuf,
+        /// What it says of itself.
+        found: String,
+        /// What we need.
+        needed: String,
+    },
+    /// A program could not be started or waited for.
+    #[error("cannot run {path}")]
+    Run {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A program ended badly.
+    #[error("{command} ended with {status}: {output}")]
+    Program {
+        /// The program and its arguments.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it printed.
+        output: String,
+    },
+    /// A program did not end in time; it was killed.
+    #[error("{command} did not end within {limit:?}")]
+    Timeout {
+        /// The program and its arguments.
+        command: String,
+        /// What it was given.
+        limit: Duration,
+    },
+    /// The size is none that we make file systems of.
+    #[error("{size} bytes is no size for an ext4 file system: {why}")]
+    BadSize {
+        /// The size asked for.
+        size: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// There is no ext4 file system.
+    #[error("{path} holds no ext4 file system: {why}")]
+    NotExt4 {
+        /// The file or device.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The host's file system failed.
+    #[error("cannot {act} {path}")]
+    File {
+        /// What was tried.
+        act: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
