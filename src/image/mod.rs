@@ -3,9 +3,10 @@
 //! Two ways lead into a file. A sealed one is opened for reading and answers everything it maps
 //! ([`Image::open_sealed`]); the top of a chain is opened for writing ([`ploop::open_top`]), written
 //! page by page of its index, and sealed. Both refuse a file in which something cannot be true and
-//! leave its bytes alone; `check` says everything that is wrong with it, and mends what can be
+//! leave its bytes alone; [`check`] says everything that is wrong with it, and mends what can be
 //! mended without losing anything.
 
+pub mod check;
 pub mod ploop;
 pub mod raw;
 

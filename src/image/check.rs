@@ -1,0 +1,228 @@
+//! Says everything that is wrong with an image or a chain, and mends what can be mended.
+//!
+//! Mending never loses anything: it clears the in-use mark of an image whose index is sound, and cuts
+//! off what no entry names at the end of the file. Whatever else is wrong, the bytes are left alone.
+//! The caller sees to it that nobody else has the file open.
+
+use super::Defect;
+use super::Error;
+use super::Seal;
+use super::Severity;
+use super::ploop::write_header;
+use super::scan::{self, Scan};
+use crate::format::ploop::{FLAG_EMPTY, Header, InUse};
+use crate::io::File;
+use crate::units::{ClusterSize, Place};
+
+/// What was found out about an image.
+#[derive(Debug)]
+pub struct Report {
+    /// The file's length.
+    pub length: u64,
+    /// Its header, if it has a sound one.
+    pub header: Option<Header>,
+    /// Clusters that it holds.
+    pub used: usize,
+    /// Its seal, if it could be opened for reading.
+    pub seal: Option<Seal>,
+    /// All that is wrong with it, or worth saying.
+    pub defects: Vec<Defect>,
+    /// The first place that nothing uses any more.
+    end: Place,
+}
+
+impl Report {
+    /// How bad it is; `None` is clean.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.defects.iter().map(Defect::severity).max()
+    }
+
+    fn broken(length: u64, defect: Defect) -> Self {
+        Self {
+            length,
+            header: None,
+            used: 0,
+            seal: None,
+            defects: vec![defect],
+            end: Place(0),
+        }
+    }
+}
+
+/// Looks at everything in an image but its data.
+///
+/// # Errors
+/// What the host says; what is wrong with the image is in the report.
+pub async fn check<F: File>(file: &F) -> Result<Report, Error> {
+    let length = file.len().map_err(Error::io("read the file's length"))?;
+    let header = match scan::header(file, length).await {
+        Ok(header) => header,
+        Err(Error::Defect(defect)) => return Ok(Report::broken(length, defect)),
+        Err(error) => return Err(error),
+    };
+    let mut defects = scan::state(&header);
+    let mut scan = scan::index(file, &header, length).await?;
+    defects.append(&mut scan.defects);
+    let readable = defects.is_empty();
+    oddities(&header, &scan, &mut defects);
+    unused(&header, &scan, length, &mut defects);
+    Ok(Report {
+        length,
+        header: Some(header),
+        used: scan.entries.len(),
+        seal: readable.then(|| Seal::of(&header, &scan.entries, length)),
+        defects,
+        end: scan.end(&header),
+    })
+}
+
+/// Mends what loses nothing, durably; answers what was found and how much of it is mended.
+///
+/// # Errors
+/// The first [`Error::Defect`] that cannot be mended, [`Error::Extension`] if mending would destroy a
+/// valid extension, and what the host says. The first two leave the file as it was.
+pub async fn repair<F: File>(file: &F) -> Result<Report, Error> {
+    let report = check(file).await?;
+    let hopeless = |defect: &&Defect| defect.refuses() && !defect.mendable();
+    if let Some(defect) = report.defects.iter().find(hopeless) {
+        return Err(Error::Defect(defect.clone()));
+    }
+    let (Some(header), true) = (report.header, report.defects.iter().any(Defect::mendable)) else {
+        return Ok(report);
+    };
+    if report
+        .defects
+        .iter()
+        .any(|defect| matches!(defect, Defect::Extension(_)))
+    {
+        return Err(Error::Extension);
+    }
+    // Never shorter than what the index names, so a stop between the two steps leaves a sound image.
+    let len = header.cluster().start_of_place(report.end);
+    if len < report.length {
+        file.set_len(len).await.map_err(Error::io("cut the tail"))?;
+        file.sync()
+            .await
+            .map_err(Error::io("make the repair durable"))?;
+    }
+    if header.in_use() == InUse::Yes {
+        write_header(file, &header.closed(report.used == 0)).await?;
+        file.sync()
+            .await
+            .map_err(Error::io("make the repair durable"))?;
+    }
+    Ok(report)
+}
+
+/// What a chain needs to know of each of its deltas.
+#[derive(Clone, Copy, Debug)]
+pub struct Level {
+    /// The disk's size in bytes.
+    pub size: u64,
+    /// The cluster size; a plain file has none.
+    pub cluster: Option<ClusterSize>,
+    /// Does its header say that it is in use?
+    pub in_use: bool,
+}
+
+/// What is wrong with the order of a chain: the index of the delta, lowest first, and the defect.
+#[must_use]
+pub fn chain(levels: &[Level]) -> Vec<(usize, Defect)> {
+    let mut defects = Vec::new();
+    let chain = levels.iter().find_map(|level| level.cluster);
+    let mut below = 0;
+    for (index, level) in levels.iter().enumerate() {
+        if let (Some(found), Some(chain)) = (level.cluster, chain)
+            && found != chain
+        {
+            defects.push((index, Defect::OtherCluster { found, chain }));
+        }
+        if level.size < below {
+            defects.push((
+                index,
+                Defect::Shrinks {
+                    size: level.size,
+                    below,
+                },
+            ));
+        }
+        if level.in_use && index + 1 < levels.len() {
+            defects.push((index, Defect::LowerInUse));
+        }
+        below = below.max(level.size);
+    }
+    defects
+}
+
+/// What is legal in a header, and worth a word.
+fn oddities(header: &Header, scan: &Scan, defects: &mut Vec<Defect>) {
+    if header.flags() == FLAG_EMPTY && !scan.entries.is_empty() {
+        defects.push(Defect::NotEmpty(scan.entries.len()));
+    }
+    let (sectors, covered) = (header.sectors(), header.covered_sectors());
+    if sectors < covered {
+        defects.push(Defect::SmallDisk { sectors, covered });
+    }
+    if header.extension() != 0 && header.in_use() != InUse::Extension {
+        defects.push(Defect::StaleExtension(header.extension()));
+    }
+}
+
+/// Space of the file that no entry names.
+fn unused(header: &Header, scan: &Scan, length: u64, defects: &mut Vec<Defect>) {
+    let cluster = header.cluster();
+    if length < header.index_len() {
+        return;
+    }
+    let mut places: Vec<_> = scan.entries.iter().map(|(_, place)| *place).collect();
+    places.sort_unstable();
+    places.dedup();
+    if header.in_use() == InUse::Extension && header.extension() != 0 {
+        if extension_is_there(header, &places, length) {
+            // Its bitmap lies in clusters that no entry names: nothing can be said about those.
+            defects.push(Defect::Extension(header.extension()));
+            return;
+        }
+        defects.push(Defect::LostExtension(header.extension()));
+    }
+    let end = u64::from(scan.end(header).0);
+    let whole = length / cluster.bytes();
+    let rest = cluster.offset_in(length);
+    let holes = end - u64::from(header.first_data().0) - places.len() as u64;
+    if holes > 0 {
+        defects.push(Defect::Holes {
+            count: holes,
+            bytes: holes * cluster.bytes(),
+        });
+    }
+    if whole > end {
+        let count = whole - end;
+        defects.push(Defect::TailLeak {
+            count,
+            bytes: count * cluster.bytes(),
+        });
+    }
+    if rest > 0
+        && !defects
+            .iter()
+            .any(|defect| matches!(defect, Defect::CutOff { .. }))
+    {
+        defects.push(Defect::HalfTail { bytes: rest });
+    }
+}
+
+fn extension_is_there(header: &Header, places: &[Place], length: u64) -> bool {
+    let sectors = header.cluster().sectors();
+    let Ok(place) = u32::try_from(header.extension() / sectors).map(Place) else {
+        return false;
+    };
+    header.extension().is_multiple_of(sectors)
+        && place >= header.first_data()
+        && header.cluster().start_of_place(place) + header.cluster().bytes() <= length
+        && places.binary_search(&place).is_err()
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;
