@@ -1,0 +1,97 @@
+//! Why the kernel would not take or give back a disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an act on a device failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody has the device open, perhaps mounted.
+    #[error(
+        "{} is in use: unmount it and close whatever has it open, then detach again",
+        device.display()
+    )]
+    Busy {
+        /// The device.
+        device: PathBuf,
+    },
+    /// The name is served already.
+    #[error("a file named {name} is served already")]
+    Exists {
+        /// The disk's name.
+        name: String,
+    },
+    /// No loop devices here.
+    #[error("cannot open /dev/loop-control: loop devices are needed (modprobe loop), and root")]
+    NoLoop {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others take every loop device first, or the kernel gives none.
+    #[error("no free loop device after {tries} attempts")]
+    NoneFree {
+        /// How often it was tried.
+        tries: u32,
+    },
+    /// The FUSE file system cannot be mounted.
+    #[error("cannot mount a FUSE file system at {}: FUSE is needed (modprobe fuse), and root", folder.display())]
+    Mount {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A disk whose size no block device can have.
+    #[error("a disk of {size} bytes has no whole number of sectors")]
+    Size {
+        /// Its size.
+        size: u64,
+    },
+    /// The kernel refused.
+    #[error("cannot {act} {}", path.display())]
+    Kernel {
+        /// What was tried.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Is it that descriptors or devices ran out?
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        match self {
+            Self::NoneFree { .. } => true,
+            Self::Kernel { source, .. } | Self::Mount { source, .. } | Self::NoLoop { source } => {
+                matches!(
+                    rustix::io::Errno::from_io_error(source),
+                    Some(
+                        rustix::io::Errno::MFILE
+                            | rustix::io::Errno::NFILE
+                            | rustix::io::Errno::NOMEM
+                            | rustix::io::Errno::NOSPC
+                    )
+                )
+            }
+            _ => false,
+        }
+    }
+}
+
+/// For `map_err`: what was tried on which path.
+pub(super) fn kernel<E: Into<io::Error>>(
+    act: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> Error {
+    move |source| Error::Kernel {
+        act,
+        path: path.to_owned(),
+        source: source.into(),
+    }
+}
