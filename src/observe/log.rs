@@ -3,6 +3,7 @@
 //! Stderr, because whoever starts a daemon already decides where that goes: the journal, a log file
 //! of a detached server, or a terminal.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
@@ -24,6 +25,32 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Why a text is no format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no log format: write text or json")]
+pub struct BadFormat(String);
+
+impl FromStr for LogFormat {
+    type Err = BadFormat;
+
+    fn from_str(text: &str) -> Result<Self, BadFormat> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(BadFormat(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
 }
 
 /// What is worth a line: `info`, `debug`, `info,ploop_snapshotter::disk=trace`.
@@ -67,6 +94,12 @@ impl LogFilter {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

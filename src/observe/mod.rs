@@ -12,5 +12,5 @@ mod metrics;
 pub use error::Error;
 pub use health::{Health, State};
 pub use http::{Address, BadAddress, Door};
-pub use log::{BadFilter, LogFilter, LogFormat, LogOptions, start_log};
+pub use log::{BadFilter, BadFormat, LogFilter, LogFormat, LogOptions, start_log};
 pub use metrics::{Call, Family, Kind, Metrics, Sample};

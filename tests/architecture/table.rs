@@ -52,7 +52,9 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     room(
         "config",
-        &["units", "observe", "server", "link", "snapshot", "service"],
+        &[
+            "socket", "units", "observe", "server", "link", "snapshot", "service",
+        ],
     ),
     room(
         "daemon",

@@ -1,0 +1,75 @@
+//! What no single value can tell: options that contradict each other.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Config;
+use crate::observe::Address;
+use crate::socket::LONGEST_PATH;
+
+/// Two options that do not go together, and the one to change.
+pub(super) struct Contradiction {
+    /// The way to the option, section by section.
+    pub(super) keys: Vec<String>,
+    pub(super) reason: String,
+}
+
+fn contradiction_at(keys: &[&str], reason: String) -> Contradiction {
+    Contradiction {
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        reason,
+    }
+}
+
+/// The first contradiction, if there is one.
+pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
+    if config.names.is_empty() {
+        let reason = "no snapshotter is named: add a section such as [names.ploop]".to_owned();
+        return Some(contradiction_at(&["names"], reason));
+    }
+    if config.root == config.run_dir {
+        let reason = "run_dir must not be the root: the root lasts, run_dir must not".to_owned();
+        return Some(contradiction_at(&["run_dir"], reason));
+    }
+    sockets(config)
+}
+
+/// Every socket needs a path of its own, short enough for the kernel.
+fn sockets(config: &Config) -> Option<Contradiction> {
+    let mut taken: BTreeMap<PathBuf, String> =
+        BTreeMap::from([(config.disk_socket(), "the disk server".to_owned())]);
+    if config.disk_socket().as_os_str().len() > LONGEST_PATH {
+        return Some(too_long(&["run_dir"], &config.disk_socket()));
+    }
+    if let Some(Address::Unix(path)) = &config.metrics.address
+        && let Some(other) = taken.insert(path.clone(), "[metrics]".to_owned())
+    {
+        let reason = format!("the socket {} is already that of {other}", path.display());
+        return Some(contradiction_at(&["metrics", "address"], reason));
+    }
+    for (name, section) in &config.names {
+        let keys = ["names", name.as_str(), "socket"];
+        let path = config.socket_of(name, section);
+        if path.as_os_str().len() > LONGEST_PATH {
+            let keys: &[&str] = match section.socket {
+                Some(_) => &keys,
+                None => &["run_dir"],
+            };
+            return Some(too_long(keys, &path));
+        }
+        let who = format!("[names.{}]", name.as_str());
+        if let Some(other) = taken.insert(path.clone(), who) {
+            let reason = format!("the socket {} is already that of {other}", path.display());
+            return Some(contradiction_at(&keys, reason));
+        }
+    }
+    None
+}
+
+fn too_long(keys: &[&str], path: &std::path::Path) -> Contradiction {
+    let reason = format!(
+        "the socket {} would have more than {LONGEST_PATH} bytes: choose a shorter path",
+        path.display()
+    );
+    contradiction_at(keys, reason)
+}

@@ -1,0 +1,230 @@
+//! The sections of the file, each option with its default.
+//!
+//! `deploy/config.toml` says what they are for; a test holds that file against these defaults.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::words::{
+    Name, Size, absolute, cluster, disk_size, optional_disk_size, optional_path, text, time,
+};
+use crate::observe::{Address, LogFilter, LogFormat};
+use crate::units::ClusterSize;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where everything is kept that must last.
+    #[serde(with = "absolute")]
+    pub root: PathBuf,
+    /// Where everything is that must not outlive the machine's power.
+    #[serde(with = "absolute")]
+    pub run_dir: PathBuf,
+    /// What is said.
+    pub log: Log,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// `ploopd`.
+    pub disk_server: DiskServer,
+    /// The gRPC door.
+    pub service: Service,
+    /// What every snapshotter name starts from.
+    pub snapshots: Snapshots,
+    /// The snapshotters, by name.
+    pub names: BTreeMap<Name, NameSection>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let name = Name::try_from("ploop".to_owned()).expect("it is made of letters");
+        Self {
+            root: PathBuf::from("/var/lib/ploop-snapshotter"),
+            run_dir: PathBuf::from("/run/ploop-snapshotter"),
+            log: Log::default(),
+            metrics: Metrics::default(),
+            disk_server: DiskServer::default(),
+            service: Service::default(),
+            snapshots: Snapshots::default(),
+            names: BTreeMap::from([(name, NameSection::default())]),
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// What is worth a line.
+    #[serde(with = "text")]
+    pub filter: LogFilter,
+    /// How a line looks.
+    #[serde(with = "text")]
+    pub format: LogFormat,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Where they are shown; nowhere if absent.
+    #[serde(
+        deserialize_with = "address",
+        serialize_with = "address_out",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub address: Option<Address>,
+}
+
+fn address<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<Address>, D::Error> {
+    text::deserialize(source).map(Some)
+}
+
+fn address_out<S: serde::Serializer>(address: &Option<Address>, out: S) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => text::serialize(address, out),
+        None => out.serialize_none(),
+    }
+}
+
+/// Which way a disk reaches the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// The best that this kernel has.
+    #[default]
+    Auto,
+    /// A FUSE file and a loop device over it.
+    Fuse,
+}
+
+/// `[disk_server]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskServer {
+    /// Start one if none runs.
+    pub start: bool,
+    /// The program; beside ours if absent.
+    #[serde(
+        deserialize_with = "optional_path",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub binary: Option<PathBuf>,
+    /// Which way its disks reach the kernel.
+    pub transport: Transport,
+    /// Threads that serve disks; 0 is one a processor.
+    pub shards: u16,
+    /// How long an attach may take.
+    #[serde(with = "time")]
+    pub attach_limit: Duration,
+    /// How long a detach may take.
+    #[serde(with = "time")]
+    pub detach_limit: Duration,
+    /// How long any other call may take.
+    #[serde(with = "time")]
+    pub call_limit: Duration,
+    /// How long a server that was just started may take until it answers.
+    #[serde(with = "time")]
+    pub start_limit: Duration,
+    /// How long a write waits for space on the host.
+    #[serde(with = "time")]
+    pub space_wait: Duration,
+}
+
+impl Default for DiskServer {
+    fn default() -> Self {
+        Self {
+            start: true,
+            binary: None,
+            transport: Transport::Auto,
+            shards: 0,
+            attach_limit: Duration::from_secs(20),
+            detach_limit: Duration::from_secs(30),
+            call_limit: Duration::from_secs(5),
+            start_limit: Duration::from_secs(20),
+            space_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[service]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Service {
+    /// How long containerd waits for any call.
+    #[serde(with = "time")]
+    pub call_limit: Duration,
+    /// How long it waits for Commit and Update, which run inside its write transaction.
+    #[serde(with = "time")]
+    pub commit_limit: Duration,
+    /// How long running calls may go on after the order to stop.
+    #[serde(with = "time")]
+    pub stop_limit: Duration,
+    /// Detach everything that is not mounted when stopping.
+    pub detach_on_stop: bool,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            call_limit: Duration::from_secs(60),
+            commit_limit: Duration::from_secs(20),
+            stop_limit: Duration::from_secs(10),
+            detach_on_stop: false,
+        }
+    }
+}
+
+/// `[snapshots]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Snapshots {
+    /// The disk of a container whose image starts from nothing.
+    #[serde(deserialize_with = "disk_size")]
+    pub size: Size,
+    /// Cluster size of new chains.
+    #[serde(with = "cluster")]
+    pub cluster: ClusterSize,
+    /// How long a commit waits for a device that is still mounted.
+    #[serde(with = "time")]
+    pub busy_wait: Duration,
+    /// How long flushing one device may take.
+    #[serde(with = "time")]
+    pub flush_limit: Duration,
+    /// How long Cleanup waits for removals that are under way.
+    #[serde(with = "time")]
+    pub cleanup_wait: Duration,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self {
+            size: Size(10 << 30),
+            cluster: ClusterSize::DEFAULT,
+            busy_wait: Duration::from_secs(2),
+            flush_limit: Duration::from_secs(60),
+            cleanup_wait: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `[names.<name>]`: what differs from the defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NameSection {
+    /// Where containerd finds it; `<run_dir>/<name>.sock` if absent.
+    #[serde(
+        deserialize_with = "optional_path",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub socket: Option<PathBuf>,
+    /// Instead of `[snapshots] size`.
+    #[serde(
+        deserialize_with = "optional_disk_size",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub size: Option<Size>,
+}

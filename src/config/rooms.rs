@@ -1,0 +1,73 @@
+//! From the file to the options of each room.
+
+use std::path::{Path, PathBuf};
+
+use super::{Config, Name, NameSection};
+use crate::link;
+use crate::observe::LogOptions;
+use crate::snapshot;
+
+impl Config {
+    /// What the log is like.
+    #[must_use]
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions {
+            filter: self.log.filter.clone(),
+            format: self.log.format,
+        }
+    }
+
+    /// The disk server's socket.
+    #[must_use]
+    pub fn disk_socket(&self) -> PathBuf {
+        self.run_dir.join("ploopd.sock")
+    }
+
+    /// The socket of a snapshotter name.
+    #[must_use]
+    pub fn socket_of(&self, name: &Name, section: &NameSection) -> PathBuf {
+        match &section.socket {
+            Some(path) => path.clone(),
+            None => self.run_dir.join(format!("{}.sock", name.as_str())),
+        }
+    }
+
+    /// How to reach a disk server; `path` is this configuration's file, which a server that we start
+    /// reads too, and `beside` the folder of our own program.
+    #[must_use]
+    pub fn link_options(&self, path: &Path, beside: &Path) -> link::Options {
+        let server = &self.disk_server;
+        link::Options {
+            socket: self.disk_socket(),
+            start: server.start.then(|| link::StartOptions {
+                binary: server.binary.clone().unwrap_or(beside.join("ploopd")),
+                config_path: path.to_owned(),
+                arguments: Vec::new(),
+                log: self.run_dir.join("ploopd.log"),
+            }),
+            limits: link::Limits {
+                attach: server.attach_limit,
+                detach: server.detach_limit,
+                other: server.call_limit,
+                start: server.start_limit,
+            },
+        }
+    }
+
+    /// The snapshotters and their root.
+    #[must_use]
+    pub fn snapshot_options(&self) -> snapshot::Options {
+        let names = self.names.iter().map(|(name, section)| {
+            let mut options = snapshot::NameOptions::new(name.as_str());
+            options.size = section.size.unwrap_or(self.snapshots.size).0;
+            options.cluster = self.snapshots.cluster;
+            options
+        });
+        let mut options = snapshot::Options::new(self.root.clone());
+        options.names = names.collect();
+        options.busy_wait = self.snapshots.busy_wait;
+        options.flush_limit = self.snapshots.flush_limit;
+        options.cleanup_wait = self.snapshots.cleanup_wait;
+        options
+    }
+}
