@@ -30,7 +30,6 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     /// `len` zeroed bytes, more than none.
-    #[expect(clippy::new_ret_no_self, reason = "a buffer is always shared")]
     #[must_use]
     pub fn new(len: usize) -> Arc<Self> {
         let layout = Layout::from_size_align(len.max(1), ALIGN)

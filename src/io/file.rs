@@ -15,6 +15,10 @@ use crate::units::ByteRange;
 ///
 /// The futures belong to the thread that made them. Dropping one does not stop the I/O; the piece's
 /// memory stays alive until the kernel is done with it.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "nobody asks an image file whether it is empty"
+)]
 pub trait File: Send + Sync + 'static {
     /// Fills `into` from offset `at`. Bytes past the end of the file read as zeros.
     fn read_at(&self, at: u64, into: Piece) -> impl Future<Output = io::Result<()>>;

@@ -1,5 +1,357 @@
-//! (under construction)
-/// ring
-pub struct Ring;
-/// sleep
-pub fn sleep() {}
+//! This thread's io_uring: a request in, a future out.
+//!
+//! A ring belongs to one thread. Each operation has a slot that keeps what the kernel uses (the
+//! file, the memory) until its completion arrives, even if the future was dropped meanwhile: so no
+//! buffer is ever freed under the kernel's hands.
+#![expect(unsafe_code, reason = "submission entries carry raw pointers")]
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, Timespec};
+use io_uring::{IoUring, Probe, opcode};
+use slab::Slab;
+
+use super::Piece;
+
+/// Submission entries; completions have four times the room.
+const ENTRIES: u32 = 256;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
+}
+
+/// One thread's io_uring.
+pub struct Ring {
+    uring: RefCell<IoUring>,
+    slots: RefCell<Slab<Slot>>,
+    can_truncate: bool,
+    submitted: Cell<u64>,
+}
+
+/// What the kernel may still use.
+#[derive(Default)]
+#[expect(dead_code, reason = "held for the kernel, never read")]
+struct Keep {
+    file: Option<Arc<fs::File>>,
+    piece: Option<Piece>,
+    time: Option<Box<Timespec>>,
+}
+
+enum Slot {
+    /// The kernel works on it; whom to wake.
+    Running(Keep, Option<Waker>),
+    /// The kernel works on it and nobody waits.
+    Abandoned(Keep),
+    /// The kernel's answer, not yet fetched.
+    Done(i32),
+}
+
+impl Ring {
+    /// Makes this thread's ring. Operations of [`super::Uring`] files work on this thread from now on.
+    ///
+    /// # Errors
+    /// What the kernel says; io_uring may be switched off (`kernel.io_uring_disabled`) or forbidden.
+    pub fn install() -> io::Result<Rc<Self>> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_cqsize(ENTRIES * 4)
+            .build(ENTRIES)
+            .or_else(|_| IoUring::new(ENTRIES))?;
+        let mut probe = Probe::new();
+        let can_truncate = uring.submitter().register_probe(&mut probe).is_ok()
+            && probe.is_supported(opcode::Ftruncate::CODE);
+        let ring = Rc::new(Self {
+            uring: RefCell::new(uring),
+            slots: RefCell::new(Slab::with_capacity(ENTRIES as usize)),
+            can_truncate,
+            submitted: Cell::new(0),
+        });
+        CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&ring)));
+        Ok(ring)
+    }
+
+    /// This thread's ring.
+    pub(super) fn current() -> io::Result<Rc<Self>> {
+        CURRENT
+            .with_borrow(Clone::clone)
+            .ok_or_else(|| io::Error::other("a file of a ring is used on a thread without one"))
+    }
+
+    /// Takes this thread's ring away again.
+    pub fn uninstall() {
+        CURRENT.with_borrow_mut(Option::take);
+    }
+
+    /// Can the ring itself set a file's length (Linux 6.9)?
+    pub(super) fn can_truncate(&self) -> bool {
+        self.can_truncate
+    }
+
+    /// Operations given to the kernel so far.
+    #[must_use]
+    pub fn submitted(&self) -> u64 {
+        self.submitted.get()
+    }
+
+    /// Hands the queued operations to the kernel, waits for at least one answer, wakes whoever
+    /// waited for it.
+    ///
+    /// # Errors
+    /// What `io_uring_enter` says, but for interruptions and a full completion queue.
+    pub fn wait(&self) -> io::Result<()> {
+        let waited = self.uring.borrow().submit_and_wait(1);
+        match waited {
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc_errno::EINTR | libc_errno::EBUSY | libc_errno::EAGAIN)
+                ) => {}
+            Err(error) => return Err(error),
+        }
+        self.reap();
+        Ok(())
+    }
+
+    fn reap(&self) {
+        loop {
+            // The borrow ends before a waker runs.
+            let Some(entry) = self.uring.borrow_mut().completion().next() else {
+                break;
+            };
+            let Ok(key) = usize::try_from(entry.user_data()) else {
+                continue;
+            };
+            let mut slots = self.slots.borrow_mut();
+            let Some(slot) = slots.get_mut(key) else {
+                continue;
+            };
+            match std::mem::replace(slot, Slot::Done(entry.result())) {
+                Slot::Running(keep, waker) => {
+                    drop(slots);
+                    drop(keep);
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
+                }
+                Slot::Abandoned(keep) => {
+                    slots.remove(key);
+                    drop(slots);
+                    drop(keep);
+                }
+                Slot::Done(_) => {}
+            }
+        }
+    }
+
+    fn start(self: &Rc<Self>, entry: Entry, keep: Keep) -> io::Result<Operation> {
+        let key = self.slots.borrow_mut().insert(Slot::Running(keep, None));
+        let entry = entry.user_data(key as u64);
+        let mut uring = self.uring.borrow_mut();
+        // SAFETY: everything that the entry points at is in the slot until its completion arrives.
+        while unsafe { uring.submission().push(&entry) }.is_err() {
+            if let Err(error) = uring.submit()
+                && !matches!(
+                    error.raw_os_error(),
+                    Some(libc_errno::EINTR | libc_errno::EBUSY | libc_errno::EAGAIN)
+                )
+            {
+                self.slots.borrow_mut().remove(key);
+                return Err(error);
+            }
+        }
+        self.submitted.set(self.submitted.get() + 1);
+        Ok(Operation {
+            ring: Rc::clone(self),
+            key: Some(key),
+        })
+    }
+
+    pub(super) fn read(
+        self: &Rc<Self>,
+        file: &Arc<fs::File>,
+        at: u64,
+        into: Piece,
+    ) -> io::Result<Operation> {
+        let length = u32::try_from(into.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let entry = opcode::Read::new(Fd(file.as_raw_fd()), into.as_ptr(), length)
+            .offset(at)
+            .build();
+        self.start(
+            entry,
+            Keep {
+                file: Some(Arc::clone(file)),
+                piece: Some(into),
+                time: None,
+            },
+        )
+    }
+
+    pub(super) fn write(
+        self: &Rc<Self>,
+        file: &Arc<fs::File>,
+        at: u64,
+        from: Piece,
+    ) -> io::Result<Operation> {
+        let length = u32::try_from(from.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let entry = opcode::Write::new(Fd(file.as_raw_fd()), from.as_ptr(), length)
+            .offset(at)
+            .build();
+        self.start(
+            entry,
+            Keep {
+                file: Some(Arc::clone(file)),
+                piece: Some(from),
+                time: None,
+            },
+        )
+    }
+
+    pub(super) fn sync(self: &Rc<Self>, file: &Arc<fs::File>) -> io::Result<Operation> {
+        let entry = opcode::Fsync::new(Fd(file.as_raw_fd()))
+            .flags(io_uring::types::FsyncFlags::DATASYNC)
+            .build();
+        self.start(
+            entry,
+            Keep {
+                file: Some(Arc::clone(file)),
+                ..Keep::default()
+            },
+        )
+    }
+
+    pub(super) fn punch(
+        self: &Rc<Self>,
+        file: &Arc<fs::File>,
+        at: u64,
+        len: u64,
+    ) -> io::Result<Operation> {
+        let mode = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        let entry = opcode::Fallocate::new(Fd(file.as_raw_fd()), len)
+            .offset(at)
+            .mode(mode.bits().cast_signed())
+            .build();
+        self.start(
+            entry,
+            Keep {
+                file: Some(Arc::clone(file)),
+                ..Keep::default()
+            },
+        )
+    }
+
+    pub(super) fn truncate(
+        self: &Rc<Self>,
+        file: &Arc<fs::File>,
+        len: u64,
+    ) -> io::Result<Operation> {
+        let entry = opcode::Ftruncate::new(Fd(file.as_raw_fd()), len).build();
+        self.start(
+            entry,
+            Keep {
+                file: Some(Arc::clone(file)),
+                ..Keep::default()
+            },
+        )
+    }
+
+    fn timeout(self: &Rc<Self>, duration: Duration) -> io::Result<Operation> {
+        let time = Box::new(
+            Timespec::new()
+                .sec(duration.as_secs())
+                .nsec(duration.subsec_nanos()),
+        );
+        let entry = opcode::Timeout::new(&raw const *time).build();
+        self.start(
+            entry,
+            Keep {
+                time: Some(time),
+                ..Keep::default()
+            },
+        )
+    }
+}
+
+/// Error numbers of `io_uring_enter` that mean "again".
+mod libc_errno {
+    pub(super) const EINTR: i32 = rustix::io::Errno::INTR.raw_os_error();
+    pub(super) const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
+    pub(super) const EAGAIN: i32 = rustix::io::Errno::AGAIN.raw_os_error();
+}
+
+/// An operation under way: the kernel's answer, as a count or an error.
+pub(super) struct Operation {
+    ring: Rc<Ring>,
+    /// `None` once the answer was fetched.
+    key: Option<usize>,
+}
+
+impl Future for Operation {
+    type Output = io::Result<u32>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(key) = self.key else {
+            return Poll::Ready(Err(io::Error::other("an operation was asked twice")));
+        };
+        let mut slots = self.ring.slots.borrow_mut();
+        match slots.get_mut(key) {
+            Some(Slot::Running(_, waker)) => {
+                *waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Some(Slot::Done(_)) => {}
+            Some(Slot::Abandoned(_)) | None => {
+                return Poll::Ready(Err(io::Error::other("an operation lost its slot")));
+            }
+        }
+        let Slot::Done(result) = slots.remove(key) else {
+            return Poll::Ready(Err(io::Error::other("an operation lost its answer")));
+        };
+        drop(slots);
+        self.key = None;
+        Poll::Ready(u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)))
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let mut slots = self.ring.slots.borrow_mut();
+        match slots.get_mut(key) {
+            Some(Slot::Running(keep, _)) => {
+                let keep = std::mem::take(keep);
+                slots[key] = Slot::Abandoned(keep);
+            }
+            Some(Slot::Done(_)) => {
+                slots.remove(key);
+            }
+            Some(Slot::Abandoned(_)) | None => {}
+        }
+    }
+}
+
+/// Waits on this thread's ring.
+///
+/// # Errors
+/// If this thread has no ring, or the kernel refuses the timer.
+pub async fn sleep(duration: Duration) -> io::Result<()> {
+    let ring = Ring::current()?;
+    match ring.timeout(duration)?.await {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::TIME.raw_os_error()) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,3 +1,135 @@
-//! (under construction)
-/// u
-pub struct Uring;
+//! The seven verbs on this thread's io_uring.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, fcntl_getfl};
+
+use super::direct::next_data;
+use super::ring::Ring;
+use super::{File, Piece};
+use crate::units::ByteRange;
+
+/// A file whose operations run on the ring of whichever thread asks for them.
+#[derive(Clone, Debug)]
+pub struct Uring {
+    file: Arc<fs::File>,
+    alignment: u64,
+}
+
+impl Uring {
+    /// Wraps an open file, with or without O_DIRECT.
+    ///
+    /// # Errors
+    /// If the descriptor's flags cannot be read.
+    pub fn new(file: fs::File) -> io::Result<Self> {
+        let direct = fcntl_getfl(&file)?.contains(OFlags::DIRECT);
+        Ok(Self {
+            file: Arc::new(file),
+            alignment: if direct { 512 } else { 1 },
+        })
+    }
+
+    /// The file within.
+    #[must_use]
+    pub fn as_file(&self) -> &fs::File {
+        &self.file
+    }
+
+    /// Reads once; for descriptors that are no files, such as an eventfd.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn read_once(&self, into: Piece) -> io::Result<usize> {
+        Ok(Ring::current()?.read(&self.file, u64::MAX, into)?.await? as usize)
+    }
+}
+
+/// Did the kernel only say "ask again"?
+fn again(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
+}
+
+impl File for Uring {
+    async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
+        let ring = Ring::current()?;
+        let mut done = 0;
+        while done < into.len() {
+            let rest = into.slice(done, into.len() - done);
+            match ring.read(&self.file, at + done as u64, rest.clone())?.await {
+                Ok(0) => {
+                    rest.fill_zero();
+                    break;
+                }
+                Ok(count) => {
+                    done += count as usize;
+                    // A direct read stops inside a sector only at the end of the file.
+                    if !u64::from(count).is_multiple_of(self.alignment) {
+                        into.slice(done, into.len() - done).fill_zero();
+                        break;
+                    }
+                }
+                Err(error) if again(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
+        let ring = Ring::current()?;
+        let mut done = 0;
+        while done < from.len() {
+            let rest = from.slice(done, from.len() - done);
+            match ring.write(&self.file, at + done as u64, rest)?.await {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => done += count as usize,
+                Err(error) if again(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        // Never asked twice: after a failed sync the kernel has dropped what it could not write.
+        Ring::current()?.sync(&self.file)?.await.map(drop)
+    }
+
+    async fn zero(&self, range: ByteRange) -> io::Result<()> {
+        loop {
+            match Ring::current()?
+                .punch(&self.file, range.start, range.len)?
+                .await
+            {
+                Err(error) if again(&error) => {}
+                answer => return answer.map(drop),
+            }
+        }
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        let ring = Ring::current()?;
+        if !ring.can_truncate() {
+            // Before Linux 6.9. A change of length is a short act on the host's metadata.
+            return self.file.set_len(len);
+        }
+        ring.truncate(&self.file, len)?.await.map(drop)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn next_data(&self, from: u64) -> io::Result<Option<ByteRange>> {
+        next_data(&self.file, from)
+    }
+
+    fn alignment(&self) -> u64 {
+        self.alignment
+    }
+}
