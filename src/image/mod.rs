@@ -20,3 +20,5 @@ pub use any::{Format, Image};
 pub use defect::{Defect, Severity};
 pub use error::{Error, Kind};
 pub use seal::Seal;
+
+pub use crate::format::ploop::Header;
