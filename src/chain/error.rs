@@ -1,0 +1,74 @@
+//! What can be wrong with a chain.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::image;
+use crate::units::{Bytes, ClusterSize};
+
+/// Why a chain cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be opened.
+    #[error("cannot open {path}")]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not the image it should be.
+    #[error("delta {path}")]
+    Image {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: image::Error,
+    },
+    /// A writable delta is open elsewhere, or a sealed one is being changed.
+    #[error(
+        "delta {path} is in use by another process: stop that process, or detach the disk there"
+    )]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Clusters of different sizes in one chain.
+    #[error(
+        "delta {path} has clusters of {found}, the chain has {expected}: one size for a whole chain"
+    )]
+    ClusterSize {
+        /// Which.
+        path: PathBuf,
+        /// Its cluster size.
+        found: ClusterSize,
+        /// The chain's.
+        expected: ClusterSize,
+    },
+    /// A child that is smaller than its parent would cut content off.
+    #[error(
+        "delta {path} is a disk of {found}, its parent one of {parent}: a child is never smaller"
+    )]
+    Shrunk {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        found: Bytes,
+        /// Its parent's size.
+        parent: Bytes,
+    },
+    /// A raw file that is not the base.
+    #[error("{path} is a raw file: only the lowest level of a chain may be one")]
+    RawAboveBase {
+        /// Which.
+        path: PathBuf,
+    },
+    /// No file at all.
+    #[error("a chain needs at least one delta")]
+    Empty,
+    /// More levels than a map can name.
+    #[error("a chain of {0} levels is deeper than the limit of {max}", max = super::MAX_LEVELS)]
+    TooDeep(usize),
+}

@@ -1,0 +1,221 @@
+//! From paths to open chains. Blocks; never runs on a thread that serves disks.
+//!
+//! Files and maps of sealed levels are shared by all chains that name them, for as long as one of
+//! them lives. Nothing is kept beyond that: a file that its owner has deleted gives its space back.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::Error;
+use super::levels::{Base, fits};
+use crate::image::{self, Format, Image, Seal, ploop};
+use crate::io::{Direct, Uring, now};
+use crate::units::ClusterSize;
+
+/// One image file of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is; `None`: look.
+    pub format: Option<Format>,
+    /// What it was when it was sealed; `None`: not checked. Always `None` for a writable top.
+    pub seal: Option<Seal>,
+}
+
+/// A writable delta, open and locked.
+#[derive(Debug)]
+pub struct OpenTop {
+    /// The file, with O_DIRECT.
+    pub file: Uring,
+    /// Its header and index.
+    pub image: ploop::Opened,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Open chains, by what they consist of.
+#[derive(Debug, Default)]
+pub struct Chains {
+    /// Held for look-ups only, never while a file is read and never across an await.
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    files: HashMap<PathBuf, Weak<Uring>>,
+    bases: HashMap<Vec<PathBuf>, Weak<Base<Uring>>>,
+}
+
+impl Chains {
+    /// Opens a chain, lowest delta first. All are sealed, but for the last one if `writable`.
+    ///
+    /// # Errors
+    /// If a file is missing, in use, corrupt, not the one that was sealed, or does not fit on the
+    /// one below it. Nothing is changed then, but that the in-use mark of the top may be set.
+    pub fn open(
+        &self,
+        deltas: &[Delta],
+        writable: bool,
+    ) -> Result<(Arc<Base<Uring>>, Option<OpenTop>), Error> {
+        let (last, sealed) = deltas.split_last().ok_or(Error::Empty)?;
+        if !writable {
+            return Ok((self.base(deltas, None)?, None));
+        }
+        let top = open_top(&last.path)?;
+        let cluster = top.image.header.cluster();
+        let base = self.base(sealed, Some(cluster))?;
+        fits(
+            &last.path,
+            cluster,
+            base.cluster(),
+            top.image.header.size(),
+            base.size(),
+        )?;
+        Ok((base, Some(top)))
+    }
+
+    fn base(
+        &self,
+        deltas: &[Delta],
+        cluster: Option<ClusterSize>,
+    ) -> Result<Arc<Base<Uring>>, Error> {
+        let key: Vec<PathBuf> = deltas.iter().map(|delta| delta.path.clone()).collect();
+        if let Some(base) = self.known_base(&key) {
+            return Ok(base);
+        }
+        let below = deltas
+            .len()
+            .checked_sub(1)
+            .and_then(|below| self.known_base(&key[..below]));
+        let base = match below {
+            // The usual case while an image is unpacked: one more level upon a chain that is open.
+            Some(below) => {
+                let delta = &deltas[deltas.len() - 1];
+                let (file, image) = self.open_sealed(delta, below.cluster())?;
+                below.with(&image, file, &delta.path)?
+            }
+            None => self.open_all(deltas, cluster)?,
+        };
+        let base = Arc::new(base);
+        self.with_known(|known| {
+            known.bases.retain(|_, base| base.strong_count() > 0);
+            known.files.retain(|_, file| file.strong_count() > 0);
+            known.bases.insert(key, Arc::downgrade(&base));
+        });
+        Ok(base)
+    }
+
+    fn open_all(
+        &self,
+        deltas: &[Delta],
+        cluster: Option<ClusterSize>,
+    ) -> Result<Base<Uring>, Error> {
+        // From the highest down: a raw base takes its cluster size from those above it.
+        let mut cluster = cluster;
+        let mut opened = Vec::with_capacity(deltas.len());
+        for delta in deltas.iter().rev() {
+            let wanted = cluster.unwrap_or(ClusterSize::DEFAULT);
+            let (file, image) = match self.open_sealed(delta, wanted) {
+                // The highest level decides for all; the others must agree with it.
+                Err(Error::Image {
+                    source: image::Error::ClusterSize { found, .. },
+                    ..
+                }) if cluster.is_none() => self.open_sealed(delta, found)?,
+                answer => answer?,
+            };
+            cluster.get_or_insert(image.cluster());
+            opened.push((delta, file, image));
+        }
+        let mut base = Base::empty(cluster.unwrap_or(ClusterSize::DEFAULT));
+        while let Some((delta, file, image)) = opened.pop() {
+            base = base.with(&image, file, &delta.path)?;
+        }
+        Ok(base)
+    }
+
+    fn open_sealed(
+        &self,
+        delta: &Delta,
+        cluster: ClusterSize,
+    ) -> Result<(Arc<Uring>, Image), Error> {
+        let path = &delta.path;
+        let failed = |source| Error::Open {
+            path: path.clone(),
+            source,
+        };
+        // Read through the page cache: one copy for all containers of an image.
+        let file = fs::File::open(path).map_err(failed)?;
+        lock(&file, path, FlockOperation::NonBlockingLockShared)?;
+        let direct = Direct::new(file).map_err(failed)?;
+        let image = now(Image::open_sealed(
+            &direct,
+            delta.format,
+            delta.seal.as_ref(),
+            cluster,
+        ))
+        .map_err(|source| Error::Image {
+            path: path.clone(),
+            source,
+        })?;
+        if let Some(file) = self.with_known(|known| known.files.get(path).and_then(Weak::upgrade)) {
+            return Ok((file, image));
+        }
+        let file = Arc::new(Uring::new(direct.into_inner()).map_err(failed)?);
+        self.with_known(|known| known.files.insert(path.clone(), Arc::downgrade(&file)));
+        Ok((file, image))
+    }
+
+    fn known_base(&self, key: &[PathBuf]) -> Option<Arc<Base<Uring>>> {
+        self.with_known(|known| known.bases.get(key).and_then(Weak::upgrade))
+    }
+
+    fn with_known<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
+        act(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn open_top(path: &Path) -> Result<OpenTop, Error> {
+    let failed = |source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::DIRECT.bits().cast_signed())
+        .open(path)
+        .map_err(failed)?;
+    lock(&file, path, FlockOperation::NonBlockingLockExclusive)?;
+    let direct = Direct::new(file).map_err(failed)?;
+    let image = now(ploop::open_top(&direct)).map_err(|source| Error::Image {
+        path: path.to_owned(),
+        source,
+    })?;
+    let file = Uring::new(direct.into_inner()).map_err(failed)?;
+    Ok(OpenTop {
+        file,
+        image,
+        path: path.to_owned(),
+    })
+}
+
+/// Holds the file against other processes until it is closed.
+fn lock(file: &fs::File, path: &Path, how: FlockOperation) -> Result<(), Error> {
+    match flock(file, how) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(Error::Open {
+            path: path.to_owned(),
+            source: io::Error::from(error),
+        }),
+    }
+}
