@@ -1,0 +1,137 @@
+//! Data, sync, index, sync: the order that makes a power cut harmless.
+//!
+//! An entry that reached the platter before its data would show, after a power cut, whatever the
+//! place held before: zeros or old bytes instead of the parent's data. So the index is written only
+//! here, only what was pending when the round began, and only after the first sync.
+//!
+//! One round serves all who wait for it. A flush that arrives while a round runs needs the next one:
+//! the running round may have taken its entries before the last write was answered.
+//!
+//! A failed sync is final. The kernel has dropped what it could not write, and a second sync that
+//! succeeds would prove nothing: the disk answers errors from then on.
+
+use std::cell::Cell;
+use std::io;
+
+use super::gate::Gate;
+use super::place::Writable;
+use super::request::Errno;
+use super::serve::Disk;
+use crate::image;
+use crate::image::ploop::{page_of, write_index_page};
+use crate::io::{File, Piece};
+use crate::units::Cluster;
+
+/// Bytes of the index that are written at once.
+const INDEX_PAGE: usize = 4096;
+
+/// Rounds of one disk.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    started: Cell<u64>,
+    finished: Cell<u64>,
+    gate: Gate,
+}
+
+impl<F: File> Disk<F> {
+    /// Everything that was answered before this call survives the power when it returns.
+    pub(super) async fn flush(&self) -> Result<(), Errno> {
+        let Some(writable) = &self.writable else {
+            return Ok(());
+        };
+        let rounds = &writable.rounds;
+        let mine = rounds.started.get() + 1;
+        loop {
+            if self.shared.failed().is_some() {
+                return Err(Errno::IO);
+            }
+            if rounds.finished.get() >= mine {
+                return Ok(());
+            }
+            if rounds.started.get() > rounds.finished.get() {
+                rounds.gate.pass().await;
+                continue;
+            }
+            rounds.started.set(rounds.started.get() + 1);
+            let answer = self.round(writable).await;
+            if let Err(error) = answer {
+                self.shared.fail(&error);
+            }
+            rounds.finished.set(rounds.started.get());
+            rounds.gate.open();
+        }
+    }
+
+    async fn round(&self, writable: &Writable<F>) -> Result<(), String> {
+        self.shared.counters.rounds.add(1);
+        // Taken before the first sync: it covers the data of exactly these entries, and more.
+        let mut round = writable.top.borrow_mut().take_pending();
+        if writable.dirty.replace(false) {
+            writable
+                .file
+                .sync()
+                .await
+                .map_err(|error| failed("sync of data", &error))?;
+        }
+        if !round.is_empty() {
+            self.write_index(writable, &mut round).await?;
+            writable
+                .file
+                .sync()
+                .await
+                .map_err(|error| failed("sync of the index", &error))?;
+            if let Some(pending) = writable.pending.borrow_mut().as_mut() {
+                for cluster in &round {
+                    pending.settle(*cluster);
+                }
+            }
+        }
+        let mut top = writable.top.borrow_mut();
+        top.reuse(round);
+        self.shared
+            .counters
+            .pending_clusters
+            .set(top.pending() as u64);
+        Ok(())
+    }
+
+    /// Writes the pages of the index that hold these entries, each once.
+    async fn write_index(
+        &self,
+        writable: &Writable<F>,
+        round: &mut [Cluster],
+    ) -> Result<(), String> {
+        round.sort_unstable();
+        let mut last = None;
+        let buffer = Piece::zeroed(INDEX_PAGE);
+        for cluster in round.iter() {
+            let page = page_of(*cluster);
+            if last.replace(page) == Some(page) {
+                continue;
+            }
+            let write = || async {
+                write_index_page(
+                    &writable.file,
+                    &writable.header,
+                    page,
+                    buffer.clone(),
+                    |cluster| writable.top.borrow().map().settled(cluster),
+                )
+                .await
+                .map_err(|error| match error {
+                    // The host's own word: a full disk is waited for.
+                    image::Error::Io { source, .. } => source,
+                    other => io::Error::other(other),
+                })
+            };
+            self.hold(write)
+                .await
+                .map_err(|errno| failed("write of the index", &errno.into()))?;
+        }
+        Ok(())
+    }
+}
+
+fn failed(what: &str, error: &io::Error) -> String {
+    format!("{what} failed: {error}")
+}

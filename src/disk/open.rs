@@ -1,0 +1,175 @@
+//! From a chain's files to a disk that is ready to live on a shard. Blocks; runs on a thread of its own.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::flush::Rounds;
+use super::gate::Gate;
+use super::handle::Spec;
+use super::pending::{Identity, Pending};
+use super::place::Writable;
+use super::serve::Disk;
+use super::shard::Build;
+use super::shared::Shared;
+use crate::chain::{Chains, OpenTop, Top};
+use crate::image::{Header, ploop};
+use crate::io::Uring;
+use crate::units::{Cluster, Place};
+
+/// A disk about to live.
+pub(super) struct Opened {
+    pub(super) shared: Arc<Shared>,
+    /// Size of its copy-up buffers: a cluster.
+    pub(super) buffer: usize,
+    pub(super) build: Build,
+}
+
+/// Opens a chain; for a writable one, finds out what an earlier process left and cuts the tail off.
+pub(super) fn open(
+    chains: &Chains,
+    spec: &Spec,
+    boot: [u8; 16],
+    patience: Duration,
+) -> Result<Opened, Error> {
+    let (base, top) = chains.open(&spec.deltas, !spec.read_only)?;
+    let size = top
+        .as_ref()
+        .map_or(base.size(), |top| top.image.header.size());
+    let cluster = base.cluster();
+    let depth = base.depth() + usize::from(top.is_some());
+    let shared = Arc::new(Shared::new(
+        spec.id.clone(),
+        size,
+        cluster,
+        depth,
+        spec.read_only,
+    ));
+    let ready = top.map(|top| ReadyTop::new(top, spec, boot)).transpose()?;
+    let buffer = usize::try_from(cluster.bytes()).unwrap_or(usize::MAX);
+    let for_disk = Arc::clone(&shared);
+    let build: Build = Box::new(move |pool| Disk {
+        base,
+        writable: ready.map(ReadyTop::into_writable),
+        shared: for_disk,
+        pool,
+        patience,
+    });
+    Ok(Opened {
+        shared,
+        buffer,
+        build,
+    })
+}
+
+/// A top that may travel to its thread.
+struct ReadyTop {
+    file: Uring,
+    header: Header,
+    top: Top,
+    pending: Pending,
+    length: u64,
+}
+
+impl ReadyTop {
+    fn new(open: OpenTop, spec: &Spec, boot: [u8; 16]) -> Result<Self, Error> {
+        let OpenTop { file, image, .. } = open;
+        let io = |source| Error::Io {
+            id: spec.id.clone(),
+            source,
+        };
+        let header = image.header;
+        let cluster = header.cluster();
+        let identity =
+            Identity::new(file.as_file(), boot, header.entries(), cluster).map_err(io)?;
+        let pending = |source| Error::Pending {
+            path: spec.pending.clone(),
+            source,
+        };
+        let (pending, left) = Pending::open(&spec.pending, &identity).map_err(pending)?;
+
+        let length = file.as_file().metadata().map_err(io)?.len();
+        let (left, end) = reconcile(&image, &left, length / cluster.bytes(), &spec.pending)?;
+        if !left.is_empty() {
+            tracing::info!(
+                disk = spec.id,
+                clusters = left.len(),
+                "took over map entries that an earlier process had answered for"
+            );
+        }
+        let mut top = Top::new(&image.entries, end);
+        for (cluster, place) in left {
+            top.publish(cluster, place);
+        }
+        // Whatever lies behind the last place was never answered for. Fresh space must read as zeros.
+        let length = cluster.start_of_place(end);
+        file.as_file().set_len(length).map_err(io)?;
+        Ok(Self {
+            file,
+            header,
+            top,
+            pending,
+            length,
+        })
+    }
+
+    fn into_writable(self) -> Writable<Uring> {
+        Writable {
+            file: self.file,
+            header: self.header,
+            top: self.top.into(),
+            pending: Some(self.pending).into(),
+            length: self.length.into(),
+            growing: false.into(),
+            // An earlier process may have left data that no sync has covered.
+            dirty: true.into(),
+            changed: Gate::default(),
+            rounds: Rounds::default(),
+        }
+    }
+}
+
+/// What of the pending entries is news to the index, and where fresh space begins.
+fn reconcile(
+    image: &ploop::Opened,
+    left: &[(Cluster, Place)],
+    places: u64,
+    path: &Path,
+) -> Result<(Vec<(Cluster, Place)>, Place), Error> {
+    let index: HashMap<Cluster, Place> = image.entries.iter().copied().collect();
+    let mut owners: HashMap<Place, Cluster> = image
+        .entries
+        .iter()
+        .map(|(cluster, place)| (*place, *cluster))
+        .collect();
+    let mut news = Vec::new();
+    let mut end = image.end;
+    for (cluster, place) in left.iter().copied() {
+        let wrong = |why| Error::Contradiction {
+            path: path.to_owned(),
+            cluster,
+            place,
+            why,
+        };
+        match index.get(&cluster) {
+            Some(known) if *known == place => continue,
+            Some(_) => return Err(wrong("the index puts elsewhere")),
+            None => {}
+        }
+        if place.0 < image.header.first_data().0 {
+            return Err(wrong("lies inside the index"));
+        }
+        if u64::from(place.0) >= places {
+            return Err(wrong("lies beyond the end of the file"));
+        }
+        if owners.insert(place, cluster).is_some() {
+            return Err(wrong("belongs to another cluster"));
+        }
+        // `place` is below `places`, so one more is a number.
+        end = end.max(Place(place.0.saturating_add(1)));
+        news.push((cluster, place));
+    }
+    Ok((news, end))
+}

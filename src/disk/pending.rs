@@ -1,0 +1,364 @@
+//! Map entries that are answered for but not yet in the image's index.
+//!
+//! They must survive the process and need not survive the power, which is what a file on tmpfs does:
+//! a mapped file, one little-endian u32 for each cluster of the disk (0: none), sparse.
+//!
+//! ```text
+//! byte 0     8 magic "PLOOPPND"   u32 version   u32 cluster size   u64 clusters
+//!      24    16 boot id (the text's 32 hex digits as bytes)
+//!      40    identity of the image: u64 device, u64 inode, u64 birth (ns)
+//!      4096  u32 place of cluster 0, of cluster 1, ...
+//! ```
+//!
+//! An entry is stored whole (an aligned u32) before the kernel hears that the write is done. After
+//! the death of the process the next one replays the file; with another boot id, or another image,
+//! it means nothing and is thrown away.
+#![expect(unsafe_code, reason = "a mapped file")]
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{AtFlags, FallocateFlags, StatxFlags, fallocate, statx};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::io::{Direct, File, Piece, now};
+use crate::units::{Cluster, ClusterSize, Place};
+
+const MAGIC: &[u8; 8] = b"PLOOPPND";
+const VERSION: u32 = 1;
+const HEADER: usize = 4096;
+/// Entries in a page of tmpfs.
+const PAGE: usize = 1024;
+
+/// What a pending file must belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    boot: [u8; 16],
+    device: u64,
+    inode: u64,
+    birth: u64,
+    clusters: u32,
+    cluster: ClusterSize,
+}
+
+/// The running kernel's boot id.
+pub(super) fn boot_id() -> io::Result<[u8; 16]> {
+    let mut text = String::new();
+    fs::File::open("/proc/sys/kernel/random/boot_id")?.read_to_string(&mut text)?;
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let mut id = [0; 16];
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = std::str::from_utf8(pair)
+            .ok()
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            .ok_or(io::ErrorKind::InvalidData)?;
+    }
+    Ok(id)
+}
+
+impl Identity {
+    /// Of this image file, on a kernel that was booted as `boot`.
+    pub(super) fn new(
+        file: &fs::File,
+        boot: [u8; 16],
+        clusters: u32,
+        cluster: ClusterSize,
+    ) -> io::Result<Self> {
+        let stat = statx(
+            file,
+            "",
+            AtFlags::EMPTY_PATH,
+            StatxFlags::INO | StatxFlags::BTIME,
+        )?;
+        let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
+        let birth = stat
+            .stx_btime
+            .tv_sec
+            .cast_unsigned()
+            .wrapping_mul(1_000_000_000)
+            + u64::from(stat.stx_btime.tv_nsec);
+        Ok(Self {
+            boot,
+            device,
+            inode: stat.stx_ino,
+            birth,
+            clusters,
+            cluster,
+        })
+    }
+
+    fn encode(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(
+            &u32::try_from(self.cluster.bytes())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        );
+        bytes[16..24].copy_from_slice(&u64::from(self.clusters).to_le_bytes());
+        bytes[24..40].copy_from_slice(&self.boot);
+        bytes[40..48].copy_from_slice(&self.device.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.birth.to_le_bytes());
+        bytes
+    }
+}
+
+/// Was the entry kept where a dead process leaves it?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Yes: the write may be answered.
+    Yes,
+    /// No room: it must go into the index before the write is answered.
+    NoRoom,
+}
+
+impl Kept {
+    /// Were both?
+    pub(super) fn and(self, other: Self) -> Self {
+        if self == Self::Yes { other } else { self }
+    }
+}
+
+/// The pending file of one disk.
+#[derive(Debug)]
+pub(super) struct Pending {
+    file: fs::File,
+    path: PathBuf,
+    start: NonNull<AtomicU32>,
+    bytes: usize,
+    clusters: u32,
+    /// Pages of tmpfs that are ours: storing into any other could fault when tmpfs is full.
+    backed: Vec<bool>,
+}
+
+// SAFETY: the mapping belongs to this value, and is touched only through atomics.
+unsafe impl Send for Pending {}
+
+impl Pending {
+    /// Opens the pending file of an image, and returns what an earlier process left in it.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn open(
+        path: &Path,
+        identity: &Identity,
+    ) -> io::Result<(Self, Vec<(Cluster, Place)>)> {
+        let clusters = identity.clusters;
+        let left = read_left(path, identity)?;
+        let bytes = HEADER + clusters as usize * 4;
+        let bytes = bytes.next_multiple_of(4096);
+        let mut options = fs::File::options();
+        options.read(true).write(true).create(true).mode(0o600);
+        let file = options.truncate(left.is_empty()).open(path)?;
+        file.set_len(bytes as u64)?;
+        file.write_all_at(&identity.encode(), 0)?;
+        // SAFETY: a fresh mapping of a file that is that long; nobody truncates it while it lives.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let mut backed = vec![false; bytes / 4096];
+        for (cluster, _) in &left {
+            backed[page_of(*cluster)] = true;
+        }
+        Ok((
+            Self {
+                file,
+                path: path.to_owned(),
+                start,
+                bytes,
+                clusters,
+                backed,
+            },
+            left,
+        ))
+    }
+
+    fn entry(&self, cluster: Cluster) -> Option<&AtomicU32> {
+        if cluster.0 >= self.clusters {
+            return None;
+        }
+        let index = HEADER / 4 + cluster.0 as usize;
+        // SAFETY: the mapping has `HEADER + 4 * clusters` bytes, page-aligned, and lives as long
+        // as `self`.
+        Some(unsafe { self.start.add(index).as_ref() })
+    }
+
+    /// Keeps an entry for whoever comes after this process.
+    pub(super) fn keep(&mut self, cluster: Cluster, place: Place) -> Kept {
+        let page = page_of(cluster);
+        match self.backed.get(page) {
+            None => return Kept::NoRoom,
+            Some(true) => {}
+            Some(false) => {
+                let room = fallocate(
+                    &self.file,
+                    FallocateFlags::KEEP_SIZE,
+                    page as u64 * 4096,
+                    4096,
+                );
+                if room.is_err() {
+                    return Kept::NoRoom;
+                }
+                self.backed[page] = true;
+            }
+        }
+        let Some(entry) = self.entry(cluster) else {
+            return Kept::NoRoom;
+        };
+        // Released before the kernel is told; a dead process' stores are the kernel's already.
+        entry.store(place.0.to_le(), Ordering::Release);
+        Kept::Yes
+    }
+
+    /// The entry is in the index, durably.
+    pub(super) fn settle(&mut self, cluster: Cluster) {
+        let page = page_of(cluster);
+        // A page that is not backed holds no entry: writing a zero there would make it one.
+        if self.backed.get(page) == Some(&true)
+            && let Some(entry) = self.entry(cluster)
+        {
+            entry.store(0, Ordering::Release);
+        }
+    }
+
+    /// Nothing is pending any more and nobody will come to look.
+    pub(super) fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `open` with this length; entries borrowed from it are gone.
+        // An error would mean that the mapping was not ours, which `open` rules out.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// The page of the file that holds a cluster's entry.
+const fn page_of(cluster: Cluster) -> usize {
+    HEADER / 4096 + cluster.0 as usize / PAGE
+}
+
+/// The entries of a file that an earlier process left for this very image since the last boot.
+fn read_left(path: &Path, identity: &Identity) -> io::Result<Vec<(Cluster, Place)>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => Direct::new(file)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let header = Piece::zeroed(64);
+    now(file.read_at(0, header.clone()))?;
+    if header.to_vec() != identity.encode() {
+        return Ok(Vec::new());
+    }
+    let mut left = Vec::new();
+    let end = HEADER as u64 + u64::from(identity.clusters) * 4;
+    let mut at = HEADER as u64;
+    while let Some(data) = file.next_data(at)? {
+        // Holes end on pages, so entries are never cut.
+        let data_end = data.end().min(end);
+        if data.start >= data_end {
+            break;
+        }
+        let length = usize::try_from(data_end - data.start).map_err(io::Error::other)?;
+        let bytes = Piece::zeroed(length);
+        now(file.read_at(data.start, bytes.clone()))?;
+        bytes.with_bytes(|bytes| {
+            let first = u32::try_from((data.start - HEADER as u64) / 4).unwrap_or(u32::MAX);
+            for (index, entry) in (first..).zip(bytes.chunks_exact(4)) {
+                let place = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+                if place != 0 {
+                    left.push((Cluster(index), Place(place)));
+                }
+            }
+        });
+        at = data_end;
+    }
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{Identity, Kept, Pending};
+    use crate::units::{Cluster, ClusterSize, Place};
+
+    fn identity(folder: &std::path::Path, name: &str, boot: u8) -> Identity {
+        let file = fs::File::create(folder.join(name)).unwrap();
+        Identity::new(&file, [boot; 16], 5000, ClusterSize::DEFAULT).unwrap()
+    }
+
+    #[test]
+    fn entries_outlive_the_process_but_not_the_boot_and_serve_no_other_image() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("pending");
+        let image = identity(folder.path(), "image", 1);
+        let (mut pending, left) = Pending::open(&path, &image).unwrap();
+        assert_eq!(left, []);
+        for (cluster, place) in [(0, 5), (1023, 6), (4999, 7), (70, 8)] {
+            assert_eq!(pending.keep(Cluster(cluster), Place(place)), Kept::Yes);
+        }
+        assert_eq!(
+            pending.keep(Cluster(5000), Place(9)),
+            Kept::NoRoom,
+            "past the end"
+        );
+        pending.settle(Cluster(1023));
+        pending.settle(Cluster(3000));
+        // As after kill -9: unmapped without any farewell.
+        drop(pending);
+
+        let (pending, left) = Pending::open(&path, &image).unwrap();
+        let expected = [(0, 5), (70, 8), (4999, 7)].map(|(c, p)| (Cluster(c), Place(p)));
+        assert_eq!(left, expected);
+        let mut pending = pending;
+        pending.settle(Cluster(70));
+        drop(pending);
+        let (pending, left) = Pending::open(&path, &image).unwrap();
+        assert_eq!(left, [(Cluster(0), Place(5)), (Cluster(4999), Place(7))]);
+        drop(pending);
+
+        for stranger in [
+            identity(folder.path(), "image", 2),
+            identity(folder.path(), "other", 1),
+        ] {
+            let (pending, left) = Pending::open(&path, &stranger).unwrap();
+            assert_eq!(left, []);
+            pending.remove().unwrap();
+            let (mut pending, _) = Pending::open(&path, &image).unwrap();
+            assert_eq!(pending.keep(Cluster(1), Place(1)), Kept::Yes);
+        }
+    }
+
+    #[test]
+    fn it_costs_one_page_for_each_thousand_clusters_in_use() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("pending");
+        let (mut pending, _) = Pending::open(&path, &identity(folder.path(), "image", 1)).unwrap();
+        pending.settle(Cluster(2000));
+        assert_eq!(
+            fs::metadata(&path).unwrap().blocks() * 512,
+            4096,
+            "the header alone"
+        );
+        assert_eq!(pending.keep(Cluster(4000), Place(1)), Kept::Yes);
+        assert_eq!(fs::metadata(&path).unwrap().blocks() * 512, 8192);
+    }
+}

@@ -1,0 +1,345 @@
+//! A disk: a chain that serves requests.
+//!
+//! One thread owns it; requests are futures on that thread, so state changes between two awaits are
+//! atomic and no lock exists. The rules it guards (each has a test or a row in the model):
+//!
+//! - An entry is published only after its data is written: a reader never sees a cluster half copied.
+//! - A request is answered only when a dead process would leave enough behind (level 1): data in the
+//!   file, entry in the pending file. What a power cut leaves (level 2) is `flush`'s business.
+//! - Every step may run twice: a request that is issued again after a crash does no harm.
+
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use super::pending::Kept;
+use super::place::Writable;
+use super::request::{Errno, Op, admit, errno_of};
+use super::shared::Shared;
+use crate::chain::{Base, Run, Source, Step, Top, View};
+use crate::io::{File, Piece, Pool};
+use crate::units::ByteRange;
+
+/// Discards are cut to this: the host frees whole blocks, and zeroing a part of one is work for nothing.
+const BLOCK: u64 = 4096;
+
+/// A chain that serves requests.
+pub(super) struct Disk<F> {
+    pub(super) base: Arc<Base<F>>,
+    pub(super) writable: Option<Writable<F>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Rc<Pool>,
+    /// How long a request waits for space on the host before it fails.
+    pub(super) patience: Duration,
+}
+
+impl<F: File> Disk<F> {
+    /// Serves one request. `piece` is the data, as long as the range; empty for other requests.
+    pub(super) async fn serve(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
+        let answer = self.dispatch(op, range, piece).await;
+        self.count(op, range, answer.is_err());
+        answer
+    }
+
+    async fn dispatch(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
+        admit(op, range, self.shared.size, self.shared.read_only)?;
+        let Some(writable) = &self.writable else {
+            return if op == Op::Read {
+                self.read(range, piece).await
+            } else {
+                Ok(())
+            };
+        };
+        if op != Op::Read && self.shared.failed().is_some() {
+            return Err(Errno::IO);
+        }
+        match op {
+            Op::Read => self.read(range, piece).await,
+            Op::Write { fua } => {
+                let kept = self.write(writable, range, piece).await?;
+                if fua || kept == Kept::NoRoom {
+                    self.flush().await
+                } else {
+                    Ok(())
+                }
+            }
+            Op::Flush => self.flush().await,
+            Op::Discard => self.discard(writable, range).await,
+            Op::WriteZeroes => {
+                let kept = self.write_zeroes(writable, range).await?;
+                if kept == Kept::NoRoom {
+                    self.flush().await
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn count(&self, op: Op, range: ByteRange, failed: bool) {
+        let counters = &self.shared.counters;
+        match op {
+            Op::Read => {
+                counters.reads.add(1);
+                counters.read_bytes.add(range.len);
+            }
+            Op::Write { .. } => {
+                counters.writes.add(1);
+                counters.written_bytes.add(range.len);
+            }
+            Op::Flush => counters.flushes.add(1),
+            Op::Discard | Op::WriteZeroes => {
+                counters.discards.add(1);
+                counters.discarded_bytes.add(range.len);
+            }
+        }
+        if failed {
+            counters.errors.add(1);
+        }
+    }
+
+    /// Looks at both maps. The borrow ends with the call: nobody holds it across an await.
+    pub(super) fn look<T>(&self, ask: impl FnOnce(View<'_>) -> T) -> T {
+        let top = self.writable.as_ref().map(|writable| writable.top.borrow());
+        let top = top.as_deref().map(Top::map);
+        ask(View {
+            size: self.base.cluster(),
+            top,
+            base: self.base.map(),
+        })
+    }
+
+    async fn read(&self, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
+        if range.len == 0 {
+            return Ok(());
+        }
+        let first = self.look(|view| view.run(range));
+        if first.range == range {
+            return self.fill(first, piece.clone()).await;
+        }
+        let runs = self.look(|view| {
+            let mut runs = vec![first];
+            let mut at = first.range.end();
+            while at < range.end() {
+                let run = view.run(ByteRange::new(at, range.end() - at));
+                at = run.range.end();
+                runs.push(run);
+            }
+            runs
+        });
+        try_join_all(
+            runs.into_iter()
+                .map(|run| self.fill(run, part(piece, range, run.range))),
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn fill(&self, run: Run, piece: Piece) -> Result<(), Errno> {
+        let answer = match run.source {
+            Source::Nowhere => {
+                piece.fill_zero();
+                Ok(())
+            }
+            Source::Top(offset) => match &self.writable {
+                Some(writable) => writable.file.read_at(offset, piece).await,
+                None => Err(std::io::ErrorKind::NotFound.into()),
+            },
+            Source::Below(level, offset) => match self.base.file(level) {
+                Some(file) => file.read_at(offset, piece).await,
+                None => Err(std::io::ErrorKind::NotFound.into()),
+            },
+        };
+        answer.map_err(|error| {
+            tracing::error!(disk = self.shared.id, ?run, %error, "read failed");
+            errno_of(&error)
+        })
+    }
+
+    async fn write(
+        &self,
+        writable: &Writable<F>,
+        range: ByteRange,
+        piece: &Piece,
+    ) -> Result<Kept, Errno> {
+        let mut kept = Kept::Yes;
+        let mut rest = range;
+        while rest.len > 0 {
+            let done = match self.step(writable, rest) {
+                Step::InPlace(run, offset) => {
+                    let data = part(piece, range, run);
+                    self.hold(|| writable.file.write_at(offset, data.clone()))
+                        .await?;
+                    writable.dirty.set(true);
+                    run
+                }
+                Step::Fresh(run) => {
+                    let reservation = self.reserve(writable, run)?;
+                    let offset = reservation.offset(run.start);
+                    self.make_room(writable, reservation.end()).await?;
+                    let data = part(piece, range, run);
+                    self.hold(|| writable.file.write_at(offset, data.clone()))
+                        .await?;
+                    kept = kept.and(reservation.publish());
+                    run
+                }
+                Step::CopyUp(run) => {
+                    let data = part(piece, range, run);
+                    kept = kept.and(self.copy_up(writable, run, Some(&data)).await?);
+                    run
+                }
+                Step::Wait(_) => {
+                    writable.changed.pass().await;
+                    continue;
+                }
+            };
+            rest = ByteRange::new(done.end(), rest.end() - done.end());
+        }
+        Ok(kept)
+    }
+
+    async fn write_zeroes(&self, writable: &Writable<F>, range: ByteRange) -> Result<Kept, Errno> {
+        let mut kept = Kept::Yes;
+        let mut rest = range;
+        while rest.len > 0 {
+            let run = self.look(|view| view.run(rest));
+            let done = if run.source == Source::Nowhere {
+                run.range
+            } else {
+                match self.step(writable, rest) {
+                    Step::InPlace(run, offset) => {
+                        let hole = ByteRange::new(offset, run.len);
+                        self.hold(|| writable.file.zero(hole)).await?;
+                        writable.dirty.set(true);
+                        run
+                    }
+                    // Fresh places read as zeros as they are: an entry without a write.
+                    Step::Fresh(fresh) => {
+                        let run = ByteRange::new(fresh.start, fresh.len.min(run.range.len));
+                        let reservation = self.reserve(writable, run)?;
+                        self.make_room(writable, reservation.end()).await?;
+                        kept = kept.and(reservation.publish());
+                        run
+                    }
+                    Step::CopyUp(run) => {
+                        kept = kept.and(self.copy_up(writable, run, None).await?);
+                        run
+                    }
+                    Step::Wait(_) => {
+                        writable.changed.pass().await;
+                        continue;
+                    }
+                }
+            };
+            rest = ByteRange::new(done.end(), rest.end() - done.end());
+        }
+        Ok(kept)
+    }
+
+    async fn discard(&self, writable: &Writable<F>, range: ByteRange) -> Result<(), Errno> {
+        let mut rest = range;
+        while rest.len > 0 {
+            let run = self.look(|view| view.run(rest));
+            // Only what the top owns: an entry can hide a parent's data, but not take it away.
+            if let Source::Top(offset) = run.source {
+                let start = offset.next_multiple_of(BLOCK);
+                let end = (offset + run.range.len) / BLOCK * BLOCK;
+                if start < end {
+                    let hole = ByteRange::new(start, end - start);
+                    self.hold(|| writable.file.zero(hole)).await?;
+                    writable.dirty.set(true);
+                }
+            }
+            rest = ByteRange::new(run.range.end(), rest.end() - run.range.end());
+        }
+        Ok(())
+    }
+
+    fn step(&self, writable: &Writable<F>, range: ByteRange) -> Step {
+        let top = writable.top.borrow();
+        let view = View {
+            size: self.base.cluster(),
+            top: Some(top.map()),
+            base: self.base.map(),
+        };
+        view.step(range, |cluster| top.is_busy(cluster))
+    }
+
+    /// Gives one cluster a place of its own: what lies below, with `data` (or zeros) over it.
+    async fn copy_up(
+        &self,
+        writable: &Writable<F>,
+        run: ByteRange,
+        data: Option<&Piece>,
+    ) -> Result<Kept, Errno> {
+        let size = self.base.cluster();
+        let reservation = self.reserve(writable, run)?;
+        let within = size.offset_in(run.start);
+        let whole = ByteRange::new(run.start - within, size.bytes());
+        let buffer = Lent::new(&self.pool);
+        let source = self.look(|view| view.run(whole));
+        self.fill(
+            Run {
+                range: whole,
+                source: source.source,
+            },
+            buffer.clone(),
+        )
+        .await?;
+        let at = usize::try_from(within).map_err(|_| Errno::INVAL)?;
+        match data {
+            Some(data) => buffer.copy_from_piece(at, data),
+            None => {
+                let len = usize::try_from(run.len).map_err(|_| Errno::INVAL)?;
+                buffer.slice(at, len).fill_zero();
+            }
+        }
+        self.make_room(writable, reservation.end()).await?;
+        let offset = reservation.offset(whole.start);
+        self.hold(|| writable.file.write_at(offset, buffer.clone()))
+            .await?;
+        self.shared.counters.copied_up_clusters.add(1);
+        self.shared.counters.copied_up_bytes.add(size.bytes());
+        Ok(reservation.publish())
+    }
+}
+
+/// The part of a request's data that belongs to `run`.
+fn part(piece: &Piece, range: ByteRange, run: ByteRange) -> Piece {
+    // Both differences are within the piece, whose length is a usize.
+    let at = usize::try_from(run.start - range.start).unwrap_or(usize::MAX);
+    let len = usize::try_from(run.len).unwrap_or(usize::MAX);
+    piece.slice(at, len)
+}
+
+/// A buffer that goes back to its pool.
+struct Lent<'a> {
+    pool: &'a Pool,
+    piece: Piece,
+}
+
+impl<'a> Lent<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        Self {
+            pool,
+            piece: pool.take(),
+        }
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = Piece;
+
+    fn deref(&self) -> &Piece {
+        &self.piece
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.pool.give(self.piece.clone());
+    }
+}

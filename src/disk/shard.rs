@@ -1,0 +1,255 @@
+//! A thread, its ring, and the disks that live there.
+//!
+//! A disk lives on one shard and shares it with many. Its requests are tasks of the shard's executor;
+//! they never change threads. The shard sleeps in one place, the ring: letters from other threads
+//! arrive there too.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use async_executor::LocalExecutor;
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+
+use super::Error;
+use super::gate::Gate;
+use super::mailbox::Mailbox;
+use super::request::{Errno, Request};
+use super::serve::Disk;
+use crate::image::Seal;
+use crate::io::{Piece, Pool, Ring, Uring};
+
+/// Makes a disk on its shard's thread; it gets the pool of copy-up buffers of its cluster size.
+pub(super) type Build = Box<dyn FnOnce(Rc<Pool>) -> Disk<Uring> + Send>;
+
+/// What a shard may be told.
+pub(super) enum Letter {
+    /// Here is a disk; answer when it lives.
+    Open(u64, usize, Build, oneshot::Sender<()>),
+    /// A request for a disk.
+    Request(u64, Request),
+    /// No more requests; finish; with `true`, seal.
+    Close(u64, bool, oneshot::Sender<Result<Option<Seal>, Error>>),
+    /// End when the last disk is closed.
+    Stop,
+}
+
+/// A shard as other threads see it.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) mailbox: Arc<Mailbox<Letter>>,
+    /// How many disks live there.
+    pub(super) disks: Arc<AtomicUsize>,
+}
+
+impl Shard {
+    /// Starts the thread; returns once its ring stands.
+    pub(super) fn start(index: usize) -> Result<Self, Error> {
+        let mailbox = Arc::new(Mailbox::new().map_err(Error::Ring)?);
+        let disks = Arc::new(AtomicUsize::new(0));
+        let (ready, started) = std::sync::mpsc::channel();
+        let (inbox, count) = (Arc::clone(&mailbox), Arc::clone(&disks));
+        thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || match Ring::install() {
+                Ok(ring) => {
+                    let _ = ready.send(Ok(()));
+                    run(&ring, inbox, count);
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                }
+            })
+            .map_err(Error::Ring)?;
+        let answer = started
+            .recv()
+            .map_err(|_| std::io::Error::other("the shard's thread ended"));
+        answer.and_then(|answer| answer).map_err(Error::Ring)?;
+        Ok(Self { mailbox, disks })
+    }
+}
+
+/// A disk and who is busy with it.
+struct Resident {
+    disk: Disk<Uring>,
+    under_way: Cell<usize>,
+    idle: Gate,
+}
+
+struct Residents {
+    disks: RefCell<HashMap<u64, Rc<Resident>>>,
+    /// One pool of copy-up buffers for each cluster size.
+    pools: RefCell<HashMap<usize, Rc<Pool>>>,
+    count: Arc<AtomicUsize>,
+    stopping: Cell<bool>,
+}
+
+fn run(ring: &Rc<Ring>, mailbox: Arc<Mailbox<Letter>>, count: Arc<AtomicUsize>) {
+    let executor = Rc::new(LocalExecutor::new());
+    let residents = Rc::new(Residents {
+        disks: RefCell::default(),
+        pools: RefCell::default(),
+        count,
+        stopping: Cell::new(false),
+    });
+    executor
+        .spawn(read_letters(
+            Rc::downgrade(&executor),
+            Rc::clone(&residents),
+            mailbox,
+        ))
+        .detach();
+    loop {
+        while executor.try_tick() {}
+        if residents.stopping.get() && residents.disks.borrow().is_empty() {
+            break;
+        }
+        if let Err(error) = ring.wait() {
+            // Nothing that we do can make this happen; if it passes, waiting requests go on.
+            tracing::error!(%error, "the ring refuses to wait");
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+    Ring::uninstall();
+}
+
+async fn read_letters(
+    executor: std::rc::Weak<LocalExecutor<'static>>,
+    residents: Rc<Residents>,
+    mailbox: Arc<Mailbox<Letter>>,
+) {
+    let scratch = Piece::zeroed(8);
+    loop {
+        while let Some(letter) = mailbox.take() {
+            let Some(executor) = executor.upgrade() else {
+                return;
+            };
+            residents.open_letter(&executor, letter);
+        }
+        if let Err(error) = mailbox.wait(&scratch).await {
+            tracing::error!(%error, "a shard cannot hear its bell");
+            let _ = crate::io::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Residents {
+    fn open_letter(self: &Rc<Self>, executor: &LocalExecutor<'static>, letter: Letter) {
+        match letter {
+            Letter::Open(key, buffer, build, answer) => {
+                let pool = Rc::clone(
+                    self.pools
+                        .borrow_mut()
+                        .entry(buffer)
+                        .or_insert_with(|| Rc::new(Pool::new(buffer))),
+                );
+                let disk = build(pool);
+                let resident = Resident {
+                    disk,
+                    under_way: Cell::new(0),
+                    idle: Gate::default(),
+                };
+                self.disks.borrow_mut().insert(key, Rc::new(resident));
+                let _ = answer.send(());
+            }
+            Letter::Request(key, request) => {
+                let resident = self.disks.borrow().get(&key).cloned();
+                match resident {
+                    Some(resident) => {
+                        resident.under_way.set(resident.under_way.get() + 1);
+                        executor.spawn(serve(resident, request)).detach();
+                    }
+                    None => answer(request, Err(Errno::NODEV)),
+                }
+            }
+            Letter::Close(key, seal, reply) => {
+                let resident = self.disks.borrow_mut().remove(&key);
+                match resident {
+                    Some(resident) => {
+                        let residents = Rc::clone(self);
+                        executor
+                            .spawn(async move {
+                                let answer = close(resident, seal).await;
+                                residents.count.fetch_sub(1, Ordering::Relaxed);
+                                let _ = reply.send(answer);
+                            })
+                            .detach();
+                    }
+                    None => {
+                        let _ = reply.send(Err(Error::Closed {
+                            id: key.to_string(),
+                        }));
+                    }
+                }
+            }
+            Letter::Stop => self.stopping.set(true),
+        }
+    }
+}
+
+async fn serve(resident: Rc<Resident>, mut request: Request) {
+    let piece = std::mem::replace(&mut request.piece, Piece::empty());
+    let disk = &resident.disk;
+    // A request that is never answered hangs a container: even a bug of ours must end in an answer.
+    let result = AssertUnwindSafe(disk.serve(request.op, request.range, &piece))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            disk.shared
+                .fail("a request made the disk panic; this is a bug");
+            Err(Errno::IO)
+        });
+    answer(request, result.map(|()| piece));
+    resident.under_way.set(resident.under_way.get() - 1);
+    if resident.under_way.get() == 0 {
+        resident.idle.open();
+    }
+}
+
+fn answer(request: Request, result: Result<Piece, Errno>) {
+    let done = request.done;
+    let told = std::panic::catch_unwind(AssertUnwindSafe(move || done(result)));
+    if told.is_err() {
+        tracing::error!("a request's owner panicked when it was answered; this is a bug");
+    }
+}
+
+/// Ends a disk: nobody can reach it any more, whoever waits for space gets an error.
+async fn close(resident: Rc<Resident>, seal: bool) -> Result<Option<Seal>, Error> {
+    resident.disk.shared.close();
+    while resident.under_way.get() > 0 {
+        resident.idle.pass().await;
+    }
+    // The last task has answered but may still hold its share for a moment.
+    let mut resident = resident;
+    let resident = loop {
+        match Rc::try_unwrap(resident) {
+            Ok(resident) => break resident,
+            Err(shared) => {
+                resident = shared;
+                futures_util::future::ready(()).await;
+                yield_once().await;
+            }
+        }
+    };
+    resident.disk.finish(seal).await
+}
+
+/// Lets the other tasks of this thread run once.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if yielded {
+            return std::task::Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}

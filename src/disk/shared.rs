@@ -1,0 +1,67 @@
+//! What everybody may know of a disk while its own thread works.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::stats::Counters;
+use crate::units::ClusterSize;
+
+/// A disk's shape, counters and condition.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) id: String,
+    pub(super) size: u64,
+    pub(super) cluster: ClusterSize,
+    pub(super) depth: usize,
+    pub(super) read_only: bool,
+    pub(super) counters: Counters,
+    failed: OnceLock<String>,
+    closing: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(
+        id: String,
+        size: u64,
+        cluster: ClusterSize,
+        depth: usize,
+        read_only: bool,
+    ) -> Self {
+        Self {
+            id,
+            size,
+            cluster,
+            depth,
+            read_only,
+            counters: Counters::default(),
+            failed: OnceLock::new(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Why the disk answers errors for good, if it does.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    /// From now on the disk answers errors.
+    pub(super) fn fail(&self, why: &str) {
+        if self.failed.set(why.to_owned()).is_ok() {
+            tracing::error!(disk = self.id, why, "the disk answers errors from now on");
+        }
+    }
+
+    /// Nobody waits for anything any more: the disk is being closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Everyone who waited is answered: the last flush may wait again.
+    pub(super) fn reopen(&self) {
+        self.closing.store(false, Ordering::Relaxed);
+    }
+}
