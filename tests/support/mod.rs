@@ -1,0 +1,3 @@
+//! What several tests need: builders, fixtures, other people's tools.
+
+pub(crate) mod engine;
