@@ -4,3 +4,4 @@
 mod architecture;
 mod model;
 mod support;
+mod tools;

@@ -1,3 +1,5 @@
 //! What several tests need: builders, fixtures, other people's tools.
 
 pub(crate) mod engine;
+pub(crate) mod images;
+pub(crate) mod qemu;
