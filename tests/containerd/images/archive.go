@@ -138,7 +138,10 @@ func compress(plain []byte) ([]byte, error) {
 	if _, err := z.Write(plain); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), z.Close()
+	if err := z.Close(); err != nil { // before the bytes are taken: it writes the end
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 func decompress(packed []byte) ([]byte, error) {

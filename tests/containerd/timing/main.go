@@ -110,7 +110,8 @@ func measure(socket, name, depths string, rounds int) ([]Figure, error) {
 	return figures, nil
 }
 
-// parentsByDepth finds, for each depth, a committed snapshot with that many layers.
+// parentsByDepth finds the deepest chain and gives each of its committed snapshots by its depth: all the figures are
+// then of one image.
 func parentsByDepth(ctx context.Context, door snapshots.Snapshotter) (map[int]string, error) {
 	parent := map[string]string{}
 	err := door.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
@@ -119,13 +120,19 @@ func parentsByDepth(ctx context.Context, door snapshots.Snapshotter) (map[int]st
 		}
 		return nil
 	})
-	found := map[int]string{}
+	var deepest []string
 	for name := range parent {
-		depth := 0
+		var chain []string
 		for at := name; at != ""; at = parent[at] {
-			depth++
+			chain = append(chain, at)
 		}
-		found[depth] = name
+		if len(chain) > len(deepest) {
+			deepest = chain
+		}
+	}
+	found := map[int]string{}
+	for i, name := range deepest {
+		found[len(deepest)-i] = name
 	}
 	return found, err
 }

@@ -1,0 +1,85 @@
+# `make` says what there is. What is built or fetched stays below target/ and .cache/; packages come from tests/needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help build images go-tools demo demo-clean test conformance lint clean FORCE
+
+CACHE  := $(CURDIR)/.cache
+GO_BIN := $(CACHE)/go/bin
+IMAGES := $(CACHE)/images
+MODULE := tests/containerd
+SITE    = $(shell apt-get indextargets --format '$$(SITE) $$(RELEASE)' 'Created-By: Packages' 2>/dev/null | awk '$$2 == "$(SUITE)" { print $$1; exit }')
+SUITE   = $(shell . /etc/os-release && echo $${VERSION_CODENAME:-stable})
+
+# Where temporary daemons live: on a disk (in /tmp there may be memory), and short, as a socket's path must be.
+export TMPDIR := /var/tmp
+# Any Go fetches the toolchain that go.mod asks for; distributions switch that off.
+export GOTOOLCHAIN := auto
+export CGO_ENABLED := 0
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the three programs, into target/release
+	@tests/needs build
+	@cargo build --release --locked --bins
+
+demo: build ## a real containerd on ploop chains, shown step by step (CONTAINERD=2: the newest containerd)
+	@tests/needs demo
+	@$(MAKE) --no-print-directory images go-tools
+	@demo/run
+
+demo-clean: ## what an interrupted demo or suite left
+	@demo/clean
+
+test: ## everything: Rust tests, containerd's conformance suite, real containerds old and new
+	@tests/needs test
+	@tests/suites all
+
+conformance: ## containerd's own snapshotter suite: over our socket and through containerd
+	@tests/needs test
+	@tests/suites conformance
+
+lint: ## formatting, clippy, documentation, dependencies, shell and Go
+	@tests/needs lint
+	@tests/lint
+
+clean: ## all that was built or fetched
+	rm -rf target $(CACHE)
+
+# -- what the suites and the demo stand on ---------------------------------------------------------------------------
+
+# One build of each, from the module that pins containerd.
+go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(if $(filter 2,$(CONTAINERD)),$(GO_BIN)/containerd)
+
+$(GO_BIN)/images $(GO_BIN)/timing: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
+	@cd $(MODULE) && go build -trimpath -o $@ ./$*
+
+$(GO_BIN)/containerd: $(MODULE)/go.mod $(MODULE)/go.sum
+	@echo "building the containerd that $(MODULE)/go.mod pins (a minute or two, once)"
+	@cd $(MODULE) && go build -trimpath -tags 'no_btrfs no_devmapper no_zfs' -o $(GO_BIN)/ \
+	  github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}
+	@touch $@
+
+$(GO_BIN)/conformance.test: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/conformance/*.go)
+	@cd $(MODULE) && go test -c -trimpath -o $@ ./conformance
+
+images: $(IMAGES)/busybox.tar $(IMAGES)/deep.tar $(IMAGES)/debian.tar
+
+$(IMAGES)/busybox.tar $(IMAGES)/deep.tar: $(IMAGES)/%.tar: $(GO_BIN)/images
+	@mkdir -p $(@D)
+	@$(GO_BIN)/images $* --name example.invalid/$*:1 --out $@
+
+$(IMAGES)/debian.tar: $(GO_BIN)/images $(IMAGES)/minbase.tar
+	@$(GO_BIN)/images debian --minbase $(IMAGES)/minbase.tar --name example.invalid/debian:1 --out $@
+
+# The tree comes from the mirror that this machine's apt uses.
+$(IMAGES)/minbase.tar:
+	@mkdir -p $(@D)
+	@echo "making a Debian minbase (a minute, once)"
+	@SOURCE_DATE_EPOCH=1700000000 mmdebstrap --quiet --variant=minbase --format=tar \
+	  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+	  $(SUITE) $@.new "deb $(SITE) $(SUITE) main"
+	@mv $@.new $@
