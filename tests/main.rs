@@ -1,7 +1,10 @@
 //! Every integration test, in one binary: it links once and lists everything.
 #![expect(clippy::unwrap_used, reason = "a test that fails stops there")]
 
+mod agree;
 mod architecture;
+mod conformance;
+mod host_full;
 mod model;
 mod support;
 mod tools;

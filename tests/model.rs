@@ -12,12 +12,12 @@ use ploop_snapshotter::units::ClusterSize;
 
 const SECTOR: u64 = 512;
 /// Small clusters and a small disk: requests cross borders and meet again often.
-const CLUSTER: u64 = 32 << 10;
+pub(crate) const CLUSTER: u64 = 32 << 10;
 const CLUSTERS: u64 = 40;
-const SIZE: u64 = CLUSTER * CLUSTERS;
+pub(crate) const SIZE: u64 = CLUSTER * CLUSTERS;
 
 #[derive(Clone, Debug)]
-enum Act {
+pub(crate) enum Act {
     Read {
         at: u64,
         len: u64,
@@ -56,7 +56,7 @@ fn place() -> impl Strategy<Value = (u64, u64)> {
     .prop_map(|(at, len)| (at, len.min(SIZE - at)))
 }
 
-fn act() -> impl Strategy<Value = Act> {
+pub(crate) fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => place().prop_map(|(at, len)| Act::Read { at, len }),
         8 => (place(), 1..=255_u8, prop::bool::weighted(0.1))
@@ -70,7 +70,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 /// Bytes that tell where they were written and by which act.
-fn pattern(at: u64, len: u64, fill: u8) -> Vec<u8> {
+pub(crate) fn pattern(at: u64, len: u64, fill: u8) -> Vec<u8> {
     (0..len)
         .map(|index| {
             let sector = (at + index) / SECTOR;
@@ -92,7 +92,12 @@ fn bytes_mut(model: &mut [u8], at: u64, len: u64) -> &mut [u8] {
 }
 
 /// Plays the acts on a chain that stands on `base`, whose content is `model`.
-fn play(engine: &Engine, base: Vec<Delta>, mut model: Vec<u8>, acts: &[Act]) -> Vec<Delta> {
+pub(crate) fn play(
+    engine: &Engine,
+    base: Vec<Delta>,
+    mut model: Vec<u8>,
+    acts: &[Act],
+) -> Vec<Delta> {
     let cluster = ClusterSize::new(CLUSTER).unwrap();
     let mut deltas = base;
     deltas.push(engine.create("0.hds", SIZE, cluster));
@@ -160,7 +165,7 @@ fn play(engine: &Engine, base: Vec<Delta>, mut model: Vec<u8>, acts: &[Act]) -> 
     deltas
 }
 
-fn config(cases: u32) -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(

@@ -24,15 +24,19 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new() -> Self {
-        Self::with(Options {
-            shards: 1,
-            ..Options::default()
-        })
+        Self::in_folder(
+            Options {
+                shards: 1,
+                ..Options::default()
+            },
+            &std::env::temp_dir(),
+        )
     }
 
-    pub(crate) fn with(options: Options) -> Self {
+    /// Images lie in a folder of their own under `place`.
+    pub(crate) fn in_folder(options: Options, place: &Path) -> Self {
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder: tempfile::tempdir_in(place).unwrap(),
             run: tempfile::tempdir_in("/dev/shm").unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()

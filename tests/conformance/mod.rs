@@ -1,0 +1,3 @@
+//! One suite for a family, run over every member of it.
+
+mod disk;
