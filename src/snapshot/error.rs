@@ -1,11 +1,14 @@
 //! What an act refuses, and why it fails. [`Error::kind`] is what the gRPC door translates.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::ext4;
+use crate::image;
 use crate::link;
 use crate::store;
+use crate::units::{BadClusterSize, ClusterSize};
 
 /// What callers branch on; each is a gRPC code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +119,98 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The disk server let a disk go without sealing it.
+    #[error(
+        "cannot commit snapshot {key:?}: the disk server was restarted while it sealed {disk}; try again"
+    )]
+    NotSealed {
+        /// The snapshot.
+        key: String,
+        /// The disk's id.
+        disk: String,
+    },
+    /// An image file could not be made.
+    #[error("cannot make the image {path}")]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<image::Error>,
+    },
+    /// A record asks for clusters that cannot be.
+    #[error("cannot make the image {path}")]
+    BadCluster {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BadClusterSize,
+    },
+    /// Another daemon has the root.
+    #[error(
+        "{root} is in use by another ploop-snapshotter (process {owner}): stop it, or choose another root"
+    )]
+    RootTaken {
+        /// The root.
+        root: PathBuf,
+        /// Its process number, as it wrote it down.
+        owner: String,
+    },
+    /// The root lies on a file system that cannot do what we need.
+    #[error(
+        "{root} lies on a file system where one cannot {verb} a file: \
+         use a root on ext4, xfs or btrfs"
+    )]
+    UnfitRoot {
+        /// The root.
+        root: PathBuf,
+        /// What was tried.
+        verb: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A snapshotter's golden file system could not be made or read.
+    #[error("cannot provide the empty file system of snapshotter {name:?}")]
+    Golden {
+        /// The snapshotter.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<ext4::Error>,
+    },
+    /// A size that clusters do not fill.
+    #[error(
+        "snapshotter {name:?}: a disk of {size} bytes is not a multiple of its cluster size, {cluster}"
+    )]
+    UnevenSize {
+        /// The snapshotter.
+        name: String,
+        /// Bytes of the disk.
+        size: u64,
+        /// The cluster size.
+        cluster: ClusterSize,
+    },
+    /// A golden file is gone, and snapshots stand on it.
+    #[error(
+        "{path} is missing and {standing} snapshots stand on it: put it back from a backup; \
+         a new one would not be the same"
+    )]
+    GoldenLost {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        standing: usize,
+    },
+    /// A golden file is not what it was.
+    #[error(
+        "{path} is not the empty file system that was made: put it back from a backup, or, if no snapshot stands on it, remove it"
+    )]
+    GoldenChanged {
+        /// The file.
+        path: PathBuf,
+    },
     /// The host's file system failed.
     #[error("cannot {act} {path}")]
     File {
@@ -153,14 +248,68 @@ impl Error {
             | Self::LongKey { .. }
             | Self::LongLabel { .. }
             | Self::Immutable { .. } => ErrorKind::InvalidArgument,
-            Self::Committed { .. } | Self::InUse { .. } => ErrorKind::FailedPrecondition,
+            Self::Committed { .. }
+            | Self::InUse { .. }
+            | Self::RootTaken { .. }
+            | Self::UnfitRoot { .. }
+            | Self::UnevenSize { .. } => ErrorKind::FailedPrecondition,
             Self::Disk { source, .. } => disk_kind(source.kind()),
-            Self::Failed { .. } => ErrorKind::Unavailable,
-            Self::Missing { .. } => ErrorKind::DataLoss,
+            Self::Failed { .. } | Self::NotSealed { .. } => ErrorKind::Unavailable,
+            Self::Missing { .. } | Self::GoldenLost { .. } | Self::GoldenChanged { .. } => {
+                ErrorKind::DataLoss
+            }
             Self::File { source, .. } => file_kind(source),
+            Self::Image { source, .. } => image_kind(source),
+            Self::Golden { source, .. } => golden_kind(source),
             Self::Stuck { .. } => ErrorKind::DeadlineExceeded,
-            Self::Interrupted { .. } => ErrorKind::Internal,
+            Self::Interrupted { .. } | Self::BadCluster { .. } => ErrorKind::Internal,
         }
+    }
+
+    /// Wraps what the host said about a file.
+    pub(super) fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File {
+            act,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Wraps what the disk server said about a disk.
+    pub(super) fn disk(
+        key: &str,
+        act: &'static str,
+        disk: &str,
+    ) -> impl FnOnce(link::Error) -> Self {
+        move |source| Self::Disk {
+            key: key.to_owned(),
+            act,
+            disk: disk.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
+    /// Wraps what went wrong with a snapshotter's golden file system.
+    pub(super) fn golden(name: &str) -> impl FnOnce(ext4::Error) -> Self {
+        move |source| Self::Golden {
+            name: name.to_owned(),
+            source: Box::new(source),
+        }
+    }
+}
+
+fn image_kind(error: &image::Error) -> ErrorKind {
+    match error {
+        image::Error::Io { source, .. } => file_kind(source),
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn golden_kind(error: &ext4::Error) -> ErrorKind {
+    match error {
+        ext4::Error::File { source, .. } => file_kind(source),
+        ext4::Error::NotExt4 { .. } => ErrorKind::DataLoss,
+        _ => ErrorKind::Internal,
     }
 }
 

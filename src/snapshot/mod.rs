@@ -14,13 +14,26 @@
 //!
 //! A word in capitals is one durable transaction of the store; containerd hears of an act only after it.
 
+mod commit;
+mod device;
+mod disks;
 mod error;
+mod golden;
 mod locks;
+mod mounts;
 mod options;
+mod paths;
+mod prepare;
 mod query;
+mod recover;
+mod remove;
+mod root;
+mod shared;
 mod snapshotter;
+mod steps;
 mod words;
 
+pub use disks::Disks;
 pub use error::{Error, ErrorKind};
 pub use options::{NameOptions, Options};
 pub use snapshotter::{Snapshotter, Snapshotters};

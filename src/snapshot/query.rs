@@ -34,7 +34,7 @@ impl Snapshotter {
         match record.kind {
             Kind::Committed => Ok(record.usage.unwrap_or_default()),
             Kind::View => Ok(Usage::default()),
-            Kind::Active => self.shared().cost(record.id).await,
+            Kind::Active => self.shared().cost(key, record.id).await,
         }
     }
 

@@ -5,49 +5,23 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
+use super::disks::Disks;
 use super::locks::{Locks, Turn};
+use super::mounts::{decide, mounted};
+use super::paths::{Paths, our_disk};
+use super::remove::Removals;
+use super::shared::{Shared, blocking};
+use super::steps::Steps;
 use super::words::check_key;
-use super::{Error, Labels, Mount, NameOptions, Options, Usage};
-use crate::link;
-use crate::store::{self, Id, Record, Store};
-
-/// What all snapshotters over one root share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    options: Options,
-    store: Arc<Store>,
-}
-
-impl Shared {
-    /// The time.
-    pub(super) fn now(&self) -> SystemTime {
-        (self.options.clock)()
-    }
-
-    /// Asks the store on a thread that may block.
-    pub(super) async fn store<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&Store) -> Result<T, store::Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let store = Arc::clone(&self.store);
-        let done = tokio::task::spawn_blocking(move || ask(&store)).await;
-        Ok(done.map_err(|_| Error::Interrupted {
-            what: "a transaction of the store",
-        })??)
-    }
-
-    /// What the host holds for a delta now.
-    pub(super) async fn cost(&self, _id: Id) -> Result<Usage, Error> {
-        Ok(Usage::default())
-    }
-}
+use super::{Error, Kind, Mount, Options, golden, root};
+use crate::store::{Origin, Record, Store};
 
 /// Every snapshotter over one root.
 #[derive(Debug)]
 pub struct Snapshotters {
     names: HashMap<String, Arc<Snapshotter>>,
+    shared: Arc<Shared>,
 }
 
 impl Snapshotters {
@@ -55,27 +29,83 @@ impl Snapshotters {
     ///
     /// # Errors
     /// If the root is in use, unfit or damaged.
-    pub async fn open(options: Options, _servers: Arc<link::Servers>) -> Result<Self, Error> {
-        let path = options.root.join("store.redb");
-        let store = Arc::new(Store::open(&path)?);
-        let shared = Arc::new(Shared { options, store });
-        let names = shared.options.names.iter().map(|options| {
+    pub async fn open(options: Options, disks: Arc<dyn Disks>) -> Result<Self, Error> {
+        Self::open_with(options, disks, Steps::default()).await
+    }
+
+    /// The same, with places where a test may pull the plug.
+    pub(super) async fn open_with(
+        options: Options,
+        disks: Arc<dyn Disks>,
+        steps: Steps,
+    ) -> Result<Self, Error> {
+        let paths = Paths::new(&options.root);
+        let tree = paths.clone();
+        let (lock, store) = blocking("opening the root", move || {
+            let lock = root::claim(&tree)?;
+            root::probe(&tree)?;
+            let store = Store::open(&tree.store())?;
+            root::sync_dir(tree.root())?;
+            Ok::<_, Error>((lock, store))
+        })
+        .await??;
+        let shared = Arc::new(Shared {
+            options,
+            paths,
+            disks,
+            turns: Locks::default(),
+            removals: Removals::default(),
+            steps,
+            store: Arc::new(store),
+            _lock: lock,
+        });
+        shared.recover().await?;
+        let records = shared.store(Store::all).await?;
+        let mut names = HashMap::new();
+        for name in &shared.options.names {
             let snapshotter = Snapshotter {
-                options: options.clone(),
+                name: name.name.clone(),
+                origin: golden::ensure(&shared.paths, name, &records).await?,
                 keys: Locks::default(),
                 shared: Arc::clone(&shared),
             };
-            (options.name.clone(), Arc::new(snapshotter))
-        });
-        Ok(Self {
-            names: names.collect(),
-        })
+            names.insert(name.name.clone(), Arc::new(snapshotter));
+        }
+        Ok(Self { names, shared })
     }
 
     /// The snapshotter with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<Arc<Snapshotter>> {
         self.names.get(name).cloned()
+    }
+
+    /// The names of all, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// Detaches every disk of ours that nobody uses; says how many are left.
+    ///
+    /// For a stop that leaves nothing behind, in tests and demonstrations. `mounts` attaches them again.
+    ///
+    /// # Errors
+    /// If the disk server does not answer.
+    pub async fn detach_idle(&self) -> Result<usize, Error> {
+        let shared = &self.shared;
+        shared.removals.settled(shared.options.cleanup_wait).await;
+        let all = "all disks";
+        let served = shared.disks.list().await;
+        let served = served.map_err(Error::disk("", "list", all))?;
+        let mut left = 0;
+        for disk in served.iter().filter(|disk| our_disk(&disk.id)) {
+            let _turn = shared.turns.turn(&disk.id).await;
+            if let Err(error) = shared.disks.detach(&disk.id, false).await {
+                tracing::info!(disk = disk.id, %error, "a disk stays attached");
+                left += 1;
+            }
+        }
+        Ok(left)
     }
 }
 
@@ -84,7 +114,8 @@ impl Snapshotters {
 /// Acts are not undone when their future is dropped: run each in a task of its own.
 #[derive(Debug)]
 pub struct Snapshotter {
-    options: NameOptions,
+    name: String,
+    origin: Origin,
     keys: Locks,
     shared: Arc<Shared>,
 }
@@ -96,7 +127,12 @@ impl Snapshotter {
 
     /// The name of its set of records.
     pub(super) fn space(&self) -> &str {
-        &self.options.name
+        &self.name
+    }
+
+    /// What a chain without a parent stands on.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// Waits for our turn with a key.
@@ -113,51 +149,27 @@ impl Snapshotter {
             .await
     }
 
-    /// Makes an active snapshot over `parent`, or over an empty file system if that is empty.
-    ///
-    /// # Errors
-    /// `NotFound`, `AlreadyExists`, `InvalidArgument`, and whatever hinders the host.
-    pub async fn prepare(&self, key: &str, _: &str, _: Labels) -> Result<Vec<Mount>, Error> {
-        self.mounts(key).await
-    }
-
-    /// Makes a read-only snapshot over `parent`.
-    ///
-    /// # Errors
-    /// As for [`Snapshotter::prepare`].
-    pub async fn view(&self, key: &str, _: &str, _: Labels) -> Result<Vec<Mount>, Error> {
-        self.mounts(key).await
-    }
-
-    /// What to mount for an active snapshot or a view.
+    /// What to mount for an active snapshot or a view. Attaches its disk if nobody serves it now.
     ///
     /// # Errors
     /// `NotFound`, `FailedPrecondition` for a committed one, `DataLoss` if its files are not whole.
     pub async fn mounts(&self, key: &str) -> Result<Vec<Mount>, Error> {
-        self.find(key).await.map(|_| Vec::new())
-    }
-
-    /// Seals an active snapshot and gives it its name.
-    ///
-    /// # Errors
-    /// `AlreadyExists`, `NotFound`, `FailedPrecondition` if it is no active one or still mounted.
-    pub async fn commit(&self, _: &str, key: &str, _: Labels) -> Result<(), Error> {
-        self.find(key).await.map(|_| ())
-    }
-
-    /// Removes a snapshot: it is gone for the caller at once, its parts follow.
-    ///
-    /// # Errors
-    /// `NotFound`, `FailedPrecondition` if others stand on it.
-    pub async fn remove(&self, key: &str) -> Result<(), Error> {
-        self.find(key).await.map(|_| ())
-    }
-
-    /// Waits a while for removals that are under way.
-    ///
-    /// # Errors
-    /// None today.
-    pub async fn cleanup(&self) -> Result<(), Error> {
-        Ok(())
+        check_key(key)?;
+        let _turn = self.turn(key).await;
+        let record = self.find(key).await?;
+        if record.kind == Kind::Committed {
+            return Err(Error::Committed {
+                key: key.to_owned(),
+            });
+        }
+        let disk = self.shared.serve(&record).await?;
+        let asked = disk.clone();
+        let mounts = blocking("reading the mounts", move || mounted(&asked)).await?;
+        // Without the table the device is still right in all but one case, and says so if not.
+        let mounts = mounts.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the mounts of this process");
+            Vec::new()
+        });
+        Ok(decide(&disk, &mounts))
     }
 }

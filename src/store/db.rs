@@ -143,19 +143,23 @@ impl Store {
     /// [`Error::Exists`] for the name, [`Error::NotFound`], [`Error::NotActive`] for the key.
     pub fn committing(&self, space: &str, key: &str, name: &str) -> Result<Record, Error> {
         self.write(Durability::None, |tables| {
+            let found = tables.visible(space, key)?;
+            // Left by a commit that failed and could not be undone; the caller has the key's turn.
+            if let Some(Stage::Committing { name }) = found.as_ref().map(|record| &record.stage) {
+                tables.unname(space, name)?;
+            }
             if tables.taken(space, name)? {
                 return Err(Error::Exists {
                     key: name.to_owned(),
                 });
             }
-            let mut record = tables.find(space, key)?;
+            let mut record = found.ok_or_else(|| Error::NotFound {
+                key: key.to_owned(),
+            })?;
             if record.kind != Kind::Active {
                 return Err(Error::NotActive {
                     key: key.to_owned(),
                 });
-            }
-            if record.stage != Stage::Ready {
-                return Err(wrong_stage(&record));
             }
             record.stage = Stage::Committing {
                 name: name.to_owned(),
@@ -229,24 +233,28 @@ impl Store {
                     child: tables.known(child)?.key,
                 });
             }
-            if record.stage != Stage::Ready {
-                return Err(wrong_stage(&record));
+            if let Stage::Committing { name } = &record.stage {
+                tables.unname(space, name)?;
             }
             retire(tables, &mut record)?;
             Ok(record)
         })
     }
 
-    /// The parts of a removed snapshot are gone: forgets it. Not durable; may be repeated.
+    /// The parts of a snapshot that was removed or given up are gone: forgets it. Not durable; may be
+    /// repeated.
     ///
     /// # Errors
-    /// [`Error::WrongStage`] if it is not being removed.
+    /// [`Error::WrongStage`] if it is whole.
     pub fn forget(&self, id: Id) -> Result<(), Error> {
         self.write(Durability::None, |tables| {
-            match tables.record(id)? {
-                None => return Ok(()),
-                Some(record) if record.stage == Stage::Removing => {}
-                Some(record) => return Err(wrong_stage(&record)),
+            let Some(mut record) = tables.record(id)? else {
+                return Ok(());
+            };
+            match record.stage {
+                Stage::Removing => {}
+                Stage::Preparing => retire(tables, &mut record)?,
+                _ => return Err(wrong_stage(&record)),
             }
             tables.records.remove(id.0)?;
             Ok(())

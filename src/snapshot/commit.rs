@@ -1,0 +1,131 @@
+//! Commit: seal the top; it becomes what others stand on.
+//!
+//! containerd calls this inside its one write transaction, so it must take milliseconds, and it may
+//! call it again after a crash of ours, with the *active* key. Therefore a commit that was interrupted
+//! before its last transaction is undone, never finished: finishing it would take the key that the
+//! retry asks for, and containerd would hear "not found" for a layer that it cannot name otherwise.
+//! Undoing costs nothing, because a sealed file is as good a top as any: whoever attaches it next marks
+//! it as in use again. For the same reason the first transaction need not be durable.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use super::device::{Use, free_and_flush};
+use super::paths::disk_of;
+use super::shared::{Shared, blocking};
+use super::words::{check_key, check_labels};
+use super::{Error, Labels, Snapshotter, Usage};
+use crate::link;
+use crate::store::{Record, Seal};
+
+/// A sealed delta is written by nobody, not even by mistake.
+const SEALED: u32 = 0o444;
+/// An active one is written by the disk server.
+const WRITABLE: u32 = 0o600;
+
+impl Snapshotter {
+    /// Seals an active snapshot and gives it its name; its labels are replaced.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound`, `FailedPrecondition` if it is no active one or still mounted. It is
+    /// then still active, and everything in it is as it was.
+    pub async fn commit(&self, name: &str, key: &str, labels: Labels) -> Result<(), Error> {
+        check_key(name)?;
+        check_key(key)?;
+        let labels = check_labels(labels)?;
+        let _turn = self.turn(key).await;
+        let shared = self.shared();
+        let (space, asked, wanted) = (self.space().to_owned(), key.to_owned(), name.to_owned());
+        let record = shared
+            .store(move |store| store.committing(&space, &asked, &wanted))
+            .await?;
+        shared.steps.pass("committing").await;
+        let done = finish(shared, &record, labels).await;
+        if done.is_err() {
+            undo(shared, &record).await;
+        }
+        done
+    }
+}
+
+async fn finish(shared: &Shared, record: &Record, labels: Labels) -> Result<(), Error> {
+    let seal = seal(shared, record).await?;
+    shared.steps.pass("sealed").await;
+    protect(shared, record, SEALED).await?;
+    shared.steps.pass("protected").await;
+    let usage = Usage {
+        bytes: seal.allocated,
+        inodes: 1,
+    };
+    let (id, now) = (record.id, shared.now());
+    shared
+        .store(move |store| store.committed(id, seal, usage, labels, now))
+        .await?;
+    shared.steps.pass("committed").await;
+    Ok(())
+}
+
+/// Everything written is in the file, the file is sealed and durable, and nobody serves it.
+async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
+    let disk = disk_of(record);
+    let deadline = Instant::now() + shared.options.busy_wait;
+    loop {
+        let device = shared.serve(record).await?;
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let in_use = |how| Error::InUse {
+            key: record.key.clone(),
+            device: device.device.clone(),
+            how,
+        };
+        match free_and_flush(&device, wait, shared.options.flush_limit).await? {
+            Use::Free => {}
+            Use::Busy(how) => return Err(in_use(how)),
+        }
+        shared.steps.pass("flushed").await;
+        match shared.disks.detach(&disk, true).await {
+            Ok(link::Detached {
+                seal: Some(seal), ..
+            }) => {
+                return Ok(Seal {
+                    length: seal.length,
+                    digest: seal.digest,
+                    allocated: seal.allocated,
+                });
+            }
+            // The server was restarted since we asked; a prober opened the device since we looked.
+            Ok(_) if Instant::now() < deadline => {}
+            Err(error) if error.kind() == link::Kind::Busy && Instant::now() < deadline => {}
+            Ok(_) => {
+                return Err(Error::NotSealed {
+                    key: record.key.clone(),
+                    disk,
+                });
+            }
+            Err(error) if error.kind() == link::Kind::Busy => {
+                return Err(in_use(format!("busy ({error})")));
+            }
+            Err(error) => return Err(Error::disk(&record.key, "seal", &disk)(error)),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// It stays active.
+async fn undo(shared: &Shared, record: &Record) {
+    let id = record.id;
+    // Without effect on root's disk server; it keeps the file's mode honest.
+    let unprotected = protect(shared, record, WRITABLE).await;
+    let back = shared.store(move |store| store.roll_back(id)).await;
+    for error in [unprotected.err(), back.err()].into_iter().flatten() {
+        tracing::error!(key = record.key, %error, "a commit that failed is not undone in full");
+    }
+}
+
+async fn protect(shared: &Shared, record: &Record, mode: u32) -> Result<(), Error> {
+    let path = shared.paths.delta(record.id);
+    let asked = path.clone();
+    let set = move || fs::set_permissions(&asked, Permissions::from_mode(mode));
+    let done = blocking("changing a file's mode", set).await?;
+    done.map_err(Error::file("change the mode of", &path))
+}

@@ -1,0 +1,84 @@
+//! A device from the control side: is it free, and is everything in it on its way down?
+//!
+//! The disk server never opens its own devices, or it would wait for itself; we may. Each of these can
+//! hang with the device, so each runs on a thread of its own that the caller stops waiting for.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+
+use super::Error;
+use super::mounts::mounted;
+use crate::link::Disk;
+
+/// How often a busy device is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Who keeps a device, if anybody.
+#[derive(Debug)]
+pub(super) enum Use {
+    /// Nobody; and what was written to it is in its disk.
+    Free,
+    /// Somebody, in these words.
+    Busy(String),
+}
+
+/// Waits until nobody has the device, at most `wait`, then flushes what the kernel holds of it.
+///
+/// A mount in our own namespace is nothing to wait for: the caller should have unmounted it. One in
+/// another may be on its way out: runc's private copies of a mount go seconds after ours.
+pub(super) async fn free_and_flush(
+    disk: &Disk,
+    wait: Duration,
+    limit: Duration,
+) -> Result<Use, Error> {
+    let asked = disk.clone();
+    let work = tokio::task::spawn_blocking(move || free_and_flush_now(&asked, wait));
+    let limit = wait + limit;
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(done)) => done.map_err(Error::file("flush", &disk.device)),
+        Ok(Err(_)) => Err(Error::Interrupted {
+            what: "flushing a device",
+        }),
+        Err(_) => Err(Error::Stuck {
+            what: format!("flushing {}", disk.device.display()),
+            limit,
+        }),
+    }
+}
+
+fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
+    if let Some(mount) = mounted(disk)?.first() {
+        return Ok(Use::Busy(format!("mounted at {}", mount.at.display())));
+    }
+    let deadline = Instant::now() + wait;
+    loop {
+        match open_alone(&disk.device) {
+            // Unmounting wrote the file system back, but only into the device's page cache if the
+            // device was written as a file.
+            Ok(device) => return device.sync_all().map(|()| Use::Free),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                if Instant::now() >= deadline {
+                    let how = "open, or mounted in another mount namespace".to_owned();
+                    return Ok(Use::Busy(how));
+                }
+                thread::sleep(AGAIN);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Opens a block device unless a mount or another exclusive opener has it (O_EXCL).
+fn open_alone(device: &Path) -> io::Result<File> {
+    let flags = OFlags::EXCL | OFlags::NONBLOCK;
+    File::options()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(device)
+}

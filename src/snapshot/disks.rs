@@ -1,0 +1,46 @@
+//! Disk servers as acts use them: three verbs.
+//!
+//! A trait, because there are two of them: `link::Servers`, and a double in tests that opens the same
+//! files and makes no devices.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use crate::link::{Delta, Detached, Disk, Error, Servers};
+
+/// Attaches chains of deltas as devices.
+pub trait Disks: fmt::Debug + Send + Sync + 'static {
+    /// Serves a chain. May be repeated: an attached disk is answered again.
+    fn attach<'a>(
+        &'a self,
+        id: &'a str,
+        deltas: &'a [Delta],
+        read_only: bool,
+    ) -> BoxFuture<'a, Result<Disk, Error>>;
+
+    /// Ends serving a disk, and seals its top if asked to. May be repeated.
+    fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>>;
+
+    /// Every disk that is served.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Disk>, Error>>;
+}
+
+impl Disks for Servers {
+    fn attach<'a>(
+        &'a self,
+        id: &'a str,
+        deltas: &'a [Delta],
+        read_only: bool,
+    ) -> BoxFuture<'a, Result<Disk, Error>> {
+        Box::pin(Self::attach(self, id, deltas, read_only))
+    }
+
+    fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {
+        Box::pin(Self::detach(self, id, seal))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Disk>, Error>> {
+        Box::pin(Self::list(self))
+    }
+}

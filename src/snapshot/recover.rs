@@ -1,0 +1,160 @@
+//! After a restart: finish or undo what was under way, compare with the disk servers, sweep.
+//!
+//! | found | done |
+//! |---|---|
+//! | a record being prepared | undone: nobody was told of it |
+//! | a record being committed | active again: see `commit` |
+//! | a record being removed | goes on |
+//! | a disk that no record wants | detached |
+//! | a delta that no record names, an unfinished file | unlinked |
+//! | a snapshot whose file is missing | said; its mounts will say it too |
+//! | a file that is not ours | said, and left alone |
+//!
+//! Nothing that containerd knows of is ever deleted here.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::paths::{Found, disk_of, found, our_disk};
+use super::root::names;
+use super::shared::{Shared, blocking};
+use super::{Error, Kind};
+use crate::store::{Record, Stage};
+
+/// What belongs directly under the root; `lost+found` if it is a file system of its own.
+const OURS: [&str; 5] = ["lock", "store.redb", "deltas", "golden", "lost+found"];
+/// A stray disk that is busy is tried again after this.
+const STRAY_WAIT: Duration = Duration::from_secs(5);
+
+impl Shared {
+    /// Brings records, disks and files into agreement. The doors open after it.
+    pub(super) async fn recover(self: &Arc<Self>) -> Result<(), Error> {
+        for record in self.store(crate::store::Store::all).await? {
+            self.settle(record).await?;
+        }
+        let records = self.store(crate::store::Store::all).await?;
+        self.compare_disks(&records).await;
+        let paths = self.paths.clone();
+        blocking("sweeping the root", move || {
+            sweep(&paths.deltas(), &records)?;
+            sweep(&paths.goldens(), &[])?;
+            for record in records.iter().filter(|record| has_delta(record)) {
+                let path = paths.delta(record.id);
+                if !path.exists() {
+                    tracing::error!(
+                        key = record.key, file = %path.display(), "the file of a snapshot is missing"
+                    );
+                }
+            }
+            for (name, path) in names(paths.root())? {
+                if !OURS.contains(&name.as_str()) {
+                    tracing::warn!(file = %path.display(), "not a file of ours: left alone");
+                }
+            }
+            Ok(())
+        })
+        .await?
+    }
+
+    async fn settle(self: &Arc<Self>, record: Record) -> Result<(), Error> {
+        match record.stage {
+            Stage::Ready => {}
+            Stage::Preparing => {
+                tracing::info!(
+                    key = record.key,
+                    "undoing a snapshot that was being prepared"
+                );
+                self.undo(record).await;
+            }
+            Stage::Committing { .. } => {
+                tracing::info!(key = record.key, "undoing a commit that was interrupted");
+                let id = record.id;
+                self.store(move |store| store.roll_back(id)).await?;
+            }
+            Stage::Removing => self.take_apart_later(record),
+        }
+        Ok(())
+    }
+
+    /// Detaches what nobody wants. A server that does not answer now hinders nobody from starting.
+    async fn compare_disks(self: &Arc<Self>, records: &[Record]) {
+        let served = match self.disks.list().await {
+            Ok(served) => served,
+            Err(error) => {
+                tracing::warn!(%error, "cannot compare with the disk server's disks");
+                return;
+            }
+        };
+        let wanted = wanted(records);
+        for disk in served {
+            if our_disk(&disk.id)
+                && !wanted.contains(&disk.id)
+                && !self.detach_stray(&disk.id).await
+            {
+                let shared = Arc::clone(self);
+                tokio::spawn(async move {
+                    loop {
+                        tokio::time::sleep(STRAY_WAIT).await;
+                        if shared.detach_stray(&disk.id).await {
+                            break;
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// One attempt. A view that came meanwhile may want the disk after all.
+    async fn detach_stray(&self, id: &str) -> bool {
+        let _turn = self.turns.turn(id).await;
+        match self.store(crate::store::Store::all).await {
+            Ok(records) if wanted(&records).contains(id) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+        match self.disks.detach(id, false).await {
+            Ok(_) => {
+                tracing::info!(disk = id, "detached a disk that no snapshot wants");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(disk = id, %error, "cannot detach a disk that no snapshot wants");
+                false
+            }
+        }
+    }
+}
+
+/// The disks that records may have.
+fn wanted(records: &[Record]) -> HashSet<String> {
+    let served = records.iter().filter(|r| r.kind != Kind::Committed);
+    served.map(disk_of).collect()
+}
+
+fn has_delta(record: &Record) -> bool {
+    record.kind != Kind::View && record.stage == Stage::Ready
+}
+
+/// Unlinks files of ours that no record names.
+fn sweep(dir: &Path, records: &[Record]) -> Result<(), Error> {
+    let kinds: HashMap<_, _> = records.iter().map(|r| (r.id, r.kind)).collect();
+    for (name, path) in names(dir)? {
+        let orphan = match found(&name) {
+            Found::Delta(id) => matches!(kinds.get(&id), None | Some(Kind::View)),
+            Found::Unfinished => true,
+            Found::Golden => false,
+            Found::Foreign => {
+                tracing::warn!(file = %path.display(), "not a file of ours: left alone");
+                false
+            }
+        };
+        if orphan {
+            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+            tracing::info!(file = %path.display(), "removed a file that no snapshot names");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The root directory: ours alone, and on a file system that can do what we need.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::Error;
+use super::paths::Paths;
+use crate::io::{Direct, File as _, Piece, now};
+use crate::units::ByteRange;
+
+/// The root is ours until this is dropped.
+#[derive(Debug)]
+pub(super) struct RootLock {
+    _file: File,
+}
+
+/// Makes the directories and takes the lock.
+pub(super) fn claim(paths: &Paths) -> Result<RootLock, Error> {
+    for dir in [paths.root(), &paths.deltas(), &paths.goldens()] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(Error::file("make the directory", dir))?;
+    }
+    let path = paths.lock();
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(Error::file("open", &path))?;
+    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(Error::file("lock", &path)(error.into()));
+        }
+        let mut owner = String::new();
+        // Only for the message: whoever has the lock may be about to write its number.
+        let _ = file.read_to_string(&mut owner);
+        return Err(Error::RootTaken {
+            root: paths.root().to_owned(),
+            owner: owner.trim().to_owned(),
+        });
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(Error::file("write", &path))?;
+    Ok(RootLock { _file: file })
+}
+
+/// Tries out O_DIRECT and hole punching: the disk server cannot do without either.
+pub(super) fn probe(paths: &Paths) -> Result<(), Error> {
+    let path = paths.probe();
+    let tried = try_out(&path);
+    let _ = fs::remove_file(&path);
+    let (verb, source) = match tried {
+        Ok(()) => return Ok(()),
+        Err(failure) => failure,
+    };
+    use io::ErrorKind as K;
+    match source.kind() {
+        // What a file system answers to what it has never heard of.
+        K::InvalidInput | K::Unsupported => Err(Error::UnfitRoot {
+            root: paths.root().to_owned(),
+            verb,
+            source,
+        }),
+        _ => Err(Error::file(verb, &path)(source)),
+    }
+}
+
+fn try_out(path: &Path) -> Result<(), (&'static str, io::Error)> {
+    let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or_default();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|error| ("open with O_DIRECT", error))?;
+    let direct = Direct::new(file).map_err(|error| ("open with O_DIRECT", error))?;
+    let data = Piece::from_bytes(&[0x5a; 8192]);
+    now(direct.write_at(0, data)).map_err(|error| ("write with O_DIRECT", error))?;
+    now(direct.zero(ByteRange::new(4096, 4096))).map_err(|error| ("punch a hole into", error))?;
+    now(direct.sync()).map_err(|error| ("sync", error))?;
+    let back = Piece::zeroed(8192);
+    now(direct.read_at(0, back.clone())).map_err(|error| ("read with O_DIRECT", error))?;
+    let right = back.with_bytes(|bytes| {
+        bytes[..4096].iter().all(|byte| *byte == 0x5a)
+            && bytes[4096..].iter().all(|byte| *byte == 0)
+    });
+    if right {
+        return Ok(());
+    }
+    let wrong = io::Error::new(io::ErrorKind::Unsupported, "other bytes were read back");
+    Err(("write with O_DIRECT", wrong))
+}
+
+/// Makes the names in a directory survive the power.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(Error::file("sync the directory", dir))
+}
+
+/// The names in a directory.
+pub(super) fn names(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let entries = fs::read_dir(dir).map_err(Error::file("read the directory", dir))?;
+    entries
+        .map(|entry| {
+            let entry = entry.map_err(Error::file("read the directory", dir))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            Ok((name, entry.path()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Paths, claim, probe};
+    use crate::snapshot::ErrorKind;
+
+    #[test]
+    fn a_second_owner_is_told_who_has_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(&dir.path().join("deep/root"));
+        let lock = claim(&paths).unwrap();
+        let error = claim(&paths).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("deep/root"), "{text}");
+        assert!(text.contains(&std::process::id().to_string()), "{text}");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        drop(lock);
+        claim(&paths).unwrap();
+    }
+
+    #[test]
+    fn this_file_system_will_do() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let paths = Paths::new(dir.path());
+        let _lock = claim(&paths).unwrap();
+        probe(&paths).unwrap();
+        assert!(!paths.probe().exists());
+    }
+
+    /// /proc/self/... cannot be written; /dev/mqueue and the like differ by host. The kernel's own
+    /// ramfs is everywhere and has neither O_DIRECT nor holes.
+    #[test]
+    fn a_file_system_without_holes_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", dir.path(), "ramfs", flags, None).unwrap();
+        let paths = Paths::new(dir.path());
+        let lock = claim(&paths).unwrap();
+        let refused = probe(&paths);
+        drop(lock);
+        rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        let error = refused.unwrap_err();
+        assert!(matches!(error, Error::UnfitRoot { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("ext4") && text.contains("xfs"), "{text}");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    }
+}
