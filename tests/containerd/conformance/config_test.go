@@ -4,6 +4,14 @@ package conformance
 const pairConfig = `
 root = "{root}"
 run_dir = "{run}"
+
+[disk_server]
+binary = "{bin}/ploopd"
+
+[service]
+detach_on_stop = true
+
+[names.ploop]
 `
 
 // containerdConfig keeps away from everything a containerd of the machine may own. CRI is off: it would look for a
