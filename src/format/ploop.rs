@@ -118,9 +118,9 @@ pub enum Error {
     Kind(u32),
     /// The cluster size is outside the format's limits.
     #[error("header: {0}")]
-    ClusterSize(#[from] BadClusterSize),
+    ClusterSize(BadClusterSize),
     /// The index has no entries, or so many that their data could not be numbered.
-    #[error("an index of {0} entries is empty or too large")]
+    #[error("an index of {0} entries is not between 1 and what 32 bits can number")]
     Entries(u64),
     /// The disk's size is zero or larger than what the index covers.
     #[error("disk of {sectors} sectors does not fit an index that covers {covered}")]
@@ -202,7 +202,8 @@ impl Header {
         if raw.kind.get() != KIND_EXPANDABLE {
             return Err(Error::Kind(raw.kind.get()));
         }
-        let cluster = ClusterSize::new(u64::from(raw.cluster_sectors.get()) * SECTOR)?;
+        let cluster = ClusterSize::new(u64::from(raw.cluster_sectors.get()) * SECTOR)
+            .map_err(Error::ClusterSize)?;
         let (_, first_data) = index_of(u64::from(raw.entries.get()), cluster)?;
         let header = Self {
             raw,

@@ -269,7 +269,8 @@ impl Defect {
                 "use the program that wrote it; nothing is known of what this means"
             }
             Self::InUse => {
-                "detach the disk that has it open; if none has, run `ploop check --repair`"
+                "detach the disk that has it open, or start its disk server again, which recovers it; \
+                 if it belongs to none, run `ploop check --repair`"
             }
             Self::TailLeak { .. } | Self::HalfTail { .. } => {
                 "nothing is lost; `ploop check --repair` gives the space back"

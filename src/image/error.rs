@@ -29,7 +29,7 @@ pub enum Error {
     #[error("has no known format: if it is a plain disk image, say that it is raw")]
     UnknownFormat,
     /// An image for an impossible size.
-    #[error("no image can be made: {0}")]
+    #[error("no image can have this size with this cluster size")]
     Size(#[source] format::Error),
     /// A file that should have been empty.
     #[error("file is not empty ({0} bytes): images are only made in new files")]

@@ -129,7 +129,7 @@ pub fn page_of(cluster: Cluster) -> u32 {
     cluster.0 / PAGE_SLOTS + (cluster.0 % PAGE_SLOTS + HEADER_SLOTS) / PAGE_SLOTS
 }
 
-/// Writes page `page` of the index, [`PAGE`] bytes, from what `place_of` says; 0 is "not here".
+/// Writes page `page` of the index, 4096 bytes, from what `place_of` says; 0 is "not here".
 ///
 /// Page 0 begins with the header, which is written as given. Not durable before the next sync.
 ///
