@@ -3,6 +3,7 @@
 
 mod agree;
 mod architecture;
+mod cli;
 mod conformance;
 mod host_full;
 mod model;

@@ -1,3 +1,9 @@
-//! (under construction)
+//! The tool for people: makes, describes, checks, mends and exports image files.
 
-fn main() {}
+use std::process::ExitCode;
+
+use ploop_snapshotter::cli;
+
+fn main() -> ExitCode {
+    cli::run(std::env::args_os())
+}

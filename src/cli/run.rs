@@ -1,0 +1,142 @@
+//! The tree of verbs, and the exit codes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::output::{self, Style};
+use super::verdict::Verdict;
+use super::{check, export, info, init};
+use crate::units::{Bytes, ClusterSize};
+
+/// Makes, describes, checks, mends and exports ploop images.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ploop",
+    version,
+    after_help = "Exit codes:\n  \
+        0  clean, or done\n  \
+        1  wrong usage, or a file cannot be read or written\n  \
+        2  corrupt, or not closed in order\n  \
+        3  nothing is lost, but there is something to say"
+)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a new, empty image.
+    Init(Init),
+    /// Say what images are: sizes, state, seal.
+    Info(Info),
+    /// Find what is wrong with an image, or with a chain, the lowest delta first.
+    ///
+    /// Header and index are held against each other and against the file; the contents of the disk
+    /// are not looked at (that is fsck's affair).
+    Check(Check),
+    /// Write the disk of a chain, the lowest delta first, into a new plain file.
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    /// The disk's size, such as 10Gi; rounded up to whole clusters.
+    size: Bytes,
+    /// The file to make; it must not exist.
+    file: PathBuf,
+    /// The size of a cluster: a power of two from 32Ki to 64Mi.
+    #[arg(long, value_name = "SIZE", default_value = "64Ki", value_parser = cluster)]
+    cluster: ClusterSize,
+}
+
+#[derive(Debug, Args)]
+struct Info {
+    /// The images.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    chain: Chain,
+    /// Mend what loses nothing: clear the in-use mark of a sound image, cut off an unused tail.
+    ///
+    /// Not for the disk of a disk server that died: start that again, and it recovers what had not
+    /// reached the image. The file must not be open elsewhere.
+    #[arg(long)]
+    repair: bool,
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    #[command(flatten)]
+    chain: Chain,
+    /// The plain file to make; it must not exist. Zeros become holes.
+    out: PathBuf,
+}
+
+/// The deltas of a chain.
+#[derive(Debug, Args)]
+pub(super) struct Chain {
+    /// The deltas, the lowest first.
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// The lowest delta is a plain disk image; so it is anyway if it ends in .raw or .img.
+    #[arg(long)]
+    pub(super) raw_base: bool,
+}
+
+/// Runs the tool with these arguments, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let command = match Command::try_parse_from(arguments) {
+        Ok(command) => command,
+        // Also how clap answers `--help` and `--version`, which go to stdout and are no failure.
+        Err(answer) => {
+            output::usage(&answer);
+            let failed = if answer.use_stderr() {
+                Verdict::Failed
+            } else {
+                Verdict::Clean
+            };
+            return failed.code().into();
+        }
+    };
+    let verdict = match command.verb {
+        Verb::Init(init) => init::init(init.size, &init.file, init.cluster),
+        Verb::Info(info) => info::info(&info.files, Style::of(info.json)),
+        Verb::Check(check) => check::check(&check.chain, check.repair, Style::of(check.json)),
+        Verb::Export(export) => export::export(&export.chain, &export.out),
+    };
+    let verdict = verdict.unwrap_or_else(|error| {
+        output::error(&error);
+        Verdict::Failed
+    });
+    verdict.code().into()
+}
+
+fn cluster(text: &str) -> Result<ClusterSize, anyhow::Error> {
+    Ok(ClusterSize::new(text.parse::<Bytes>()?.0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Command;
+
+    #[test]
+    fn the_tree_of_verbs_is_sound() {
+        Command::command().debug_assert();
+    }
+}
