@@ -5,6 +5,7 @@ mod agree;
 mod architecture;
 mod cli;
 mod conformance;
+mod golden;
 mod host_full;
 mod model;
 mod support;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use ploop_snapshotter::image::{Seal, ploop};
+use ploop_snapshotter::image::{Format, Image, Seal, ploop};
 use ploop_snapshotter::io::{Direct, File, Piece, now};
 use ploop_snapshotter::units::{Cluster, ClusterSize, Place};
 
@@ -49,4 +49,26 @@ pub(crate) fn sealed(path: &Path, size: u64, cluster: ClusterSize, data: &[(u32,
         .unwrap();
     }
     now(ploop::seal(&file, &top.header, end)).unwrap()
+}
+
+/// The contents of one image's disk, read through the library; what it does not hold is zeros.
+pub(crate) fn read(path: &Path, cluster: ClusterSize) -> Vec<u8> {
+    let file = open(path);
+    let image = now(Image::open_sealed(
+        &file,
+        Some(Format::Ploop),
+        None,
+        cluster,
+    ))
+    .unwrap();
+    let step = usize::try_from(cluster.bytes()).unwrap();
+    let mut disk = vec![0; usize::try_from(image.size()).unwrap()];
+    for (index, place) in image.entries() {
+        let start = usize::try_from(cluster.start_of(*index)).unwrap();
+        let len = step.min(disk.len() - start);
+        let piece = Piece::zeroed(len);
+        now(file.read_at(cluster.start_of_place(*place), piece.clone())).unwrap();
+        piece.copy_to(&mut disk[start..start + len]);
+    }
+    disk
 }

@@ -111,20 +111,7 @@ func (p *pair) stop() error {
 	return os.RemoveAll(p.run)
 }
 
-// containerDaemon is a containerd whose only snapshotter of interest is ours.
-type containerDaemon struct {
-	*process
-	dir string
-}
-
-func (d *containerDaemon) stop() error {
-	if err := d.process.stop(); err != nil {
-		return err
-	}
-	return os.RemoveAll(d.dir)
-}
-
-func startContainerd(program, root, address string) (*containerDaemon, error) {
+func startContainerd(program, root, address string) (*process, error) {
 	dir, err := os.MkdirTemp("", "ploop-ctd-")
 	if err != nil {
 		return nil, err
@@ -143,11 +130,7 @@ func startContainerd(program, root, address string) (*containerDaemon, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	p, err := startProcess(socket, filepath.Join(dir, "containerd.log"), program, "--config", config)
-	if err != nil {
-		return nil, err
-	}
-	return &containerDaemon{process: p, dir: dir}, nil
+	return startProcess(socket, filepath.Join(dir, "containerd.log"), program, "--config", config)
 }
 
 // tail is the end of a log, for a message.
