@@ -37,10 +37,13 @@ pub(super) enum Field {
 /// Why a text is no filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("filter {filter:?} is wrong at byte {at}: {reason}")]
-pub(super) struct BadFilter {
-    pub(super) filter: String,
-    pub(super) at: usize,
-    pub(super) reason: String,
+pub struct BadFilter {
+    /// The filter.
+    pub filter: String,
+    /// The byte.
+    pub at: usize,
+    /// What is wrong there.
+    pub reason: String,
 }
 
 #[derive(Debug)]

@@ -1,4 +1,23 @@
-//! The gRPC door: containerd's snapshots service, one socket a snapshotter name.
+//! The gRPC door: containerd's snapshots service, one socket for each snapshotter name.
+//!
+//! containerd sets no limit on its calls, and a stuck one can stop a whole node. So every act runs in a
+//! task of its own, under a limit: when that passes, the caller hears of it and the act goes on.
 
+mod acts;
+mod convert;
+mod error;
 mod filter;
+mod listen;
+mod method;
+mod options;
 mod quote;
+mod running;
+mod snapshots;
+mod status;
+
+pub use acts::Acts;
+pub use error::Error;
+pub use filter::BadFilter;
+pub use listen::{Doors, Name};
+pub use method::Method;
+pub use options::{Ended, Observer, Options};
