@@ -2,4 +2,5 @@
 
 pub(crate) mod engine;
 pub(crate) mod images;
+pub(crate) mod openvz;
 pub(crate) mod qemu;
