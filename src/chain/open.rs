@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::Error;
 use super::levels::{Base, fits};
-use crate::image::{self, Format, Image, Seal, ploop};
+use crate::image::{self, Format, Header, Image, Seal, ploop};
 use crate::io::{Direct, Uring, now};
 use crate::units::ClusterSize;
 
@@ -58,7 +58,7 @@ impl Chains {
     ///
     /// # Errors
     /// If a file is missing, in use, corrupt, not the one that was sealed, or does not fit on the
-    /// one below it. Nothing is changed then, but that the in-use mark of the top may be set.
+    /// one below it. Nothing is changed then.
     pub fn open(
         &self,
         deltas: &[Delta],
@@ -68,17 +68,19 @@ impl Chains {
         if !writable {
             return Ok((self.base(deltas, None)?, None));
         }
-        let top = open_top(&last.path)?;
-        let cluster = top.image.header.cluster();
-        let base = self.base(sealed, Some(cluster))?;
-        fits(
-            &last.path,
-            cluster,
-            base.cluster(),
-            top.image.header.size(),
-            base.size(),
-        )?;
-        Ok((base, Some(top)))
+        // The top last: opening it marks it as in use, which a refused chain should not leave behind.
+        let peeked = peek(&last.path);
+        let base = self.base(sealed, peeked.as_ref().map(Header::cluster))?;
+        if let Some(header) = peeked {
+            fits(
+                &last.path,
+                header.cluster(),
+                base.cluster(),
+                header.size(),
+                base.size(),
+            )?;
+        }
+        Ok((base, Some(open_top(&last.path)?)))
     }
 
     fn base(
@@ -167,7 +169,7 @@ impl Chains {
         if let Some(file) = self.with_known(|known| known.files.get(path).and_then(Weak::upgrade)) {
             return Ok((file, image));
         }
-        let file = Arc::new(Uring::new(direct.into_inner()).map_err(failed)?);
+        let file = Arc::new(Uring::locked(direct.into_inner()).map_err(failed)?);
         self.with_known(|known| known.files.insert(path.clone(), Arc::downgrade(&file)));
         Ok((file, image))
     }
@@ -179,6 +181,16 @@ impl Chains {
     fn with_known<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
         act(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The header of an image, if it has one; whether it is a sound image is `open_top`'s to say.
+fn peek(path: &Path) -> Option<Header> {
+    let mut bytes = [0; 64];
+    fs::File::open(path)
+        .ok()?
+        .read_exact_at(&mut bytes, 0)
+        .ok()?;
+    Header::parse(&bytes).ok()
 }
 
 fn open_top(path: &Path) -> Result<OpenTop, Error> {
@@ -198,7 +210,7 @@ fn open_top(path: &Path) -> Result<OpenTop, Error> {
         path: path.to_owned(),
         source,
     })?;
-    let file = Uring::new(direct.into_inner()).map_err(failed)?;
+    let file = Uring::locked(direct.into_inner()).map_err(failed)?;
     Ok(OpenTop {
         file,
         image,

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, flock};
 
 use super::direct::next_data;
 use super::ring::Ring;
@@ -16,6 +16,21 @@ use crate::units::ByteRange;
 pub struct Uring {
     file: Arc<fs::File>,
     alignment: u64,
+    _lock: Option<Arc<Lock>>,
+}
+
+/// A lock (flock) that ends with its last owner.
+///
+/// The kernel would end it with the last descriptor; but a program that another thread is about to
+/// start has copies of ours for a moment, and the ring drops its own a little late.
+#[derive(Debug)]
+struct Lock(Arc<fs::File>);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The descriptor is open: nothing can go wrong.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl Uring {
@@ -25,9 +40,24 @@ impl Uring {
     /// If the descriptor's flags cannot be read.
     pub fn new(file: fs::File) -> io::Result<Self> {
         let direct = fcntl_getfl(&file)?.contains(OFlags::DIRECT);
+        let alignment = if direct { 512 } else { 1 };
         Ok(Self {
             file: Arc::new(file),
-            alignment: if direct { 512 } else { 1 },
+            alignment,
+            _lock: None,
+        })
+    }
+
+    /// Wraps an open file on which the caller holds a lock; it ends when nobody uses the file any more.
+    ///
+    /// # Errors
+    /// If the descriptor's flags cannot be read.
+    pub fn locked(file: fs::File) -> io::Result<Self> {
+        let unlocked = Self::new(file)?;
+        let lock = Arc::new(Lock(Arc::clone(&unlocked.file)));
+        Ok(Self {
+            _lock: Some(lock),
+            ..unlocked
         })
     }
 
