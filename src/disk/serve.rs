@@ -343,3 +343,7 @@ impl Drop for Lent<'_> {
         self.pool.give(self.piece.clone());
     }
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

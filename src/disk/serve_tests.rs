@@ -1,0 +1,345 @@
+//! The order of things, and what happens when the host fails: over files that write down what is
+//! asked of them, and fail on demand.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{Disk, Shared};
+use crate::chain::{Base, Top};
+use crate::disk::flush::Rounds;
+use crate::disk::gate::Gate;
+use crate::disk::place::Writable;
+use crate::disk::request::{Errno, Op};
+use crate::image::{Image, ploop};
+use crate::io::{File, Memory, Piece, Pool, now};
+use crate::units::{ByteRange, Cluster, ClusterSize, Place};
+
+const SIZE: ClusterSize = ClusterSize::DEFAULT;
+const K: u64 = 64 << 10;
+
+/// What was asked of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Write(u64, u64),
+    Sync,
+    Zero(u64, u64),
+}
+
+/// A file in memory that writes down what is asked of it, can fail, and can make its callers wait.
+#[derive(Default)]
+struct Watched {
+    memory: Memory,
+    log: Mutex<Vec<Asked>>,
+    fail_writes: Mutex<Option<Errno>>,
+    fail_syncs: Mutex<Option<Errno>>,
+    /// Syncs wait while this is true.
+    slow: Mutex<bool>,
+}
+
+impl Watched {
+    fn log(&self, asked: Asked) {
+        self.log.lock().unwrap().push(asked);
+    }
+
+    fn taken(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+}
+
+fn fails(errno: &Mutex<Option<Errno>>) -> io::Result<()> {
+    errno
+        .lock()
+        .unwrap()
+        .map_or(Ok(()), |errno| Err(errno.into()))
+}
+
+impl File for Arc<Watched> {
+    async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
+        self.memory.read_at(at, into).await
+    }
+
+    async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
+        self.log(Asked::Write(at, from.len() as u64));
+        fails(&self.fail_writes)?;
+        self.memory.write_at(at, from).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        self.log(Asked::Sync);
+        let slow = || *self.slow.lock().unwrap();
+        std::future::poll_fn(|_| {
+            if slow() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+        fails(&self.fail_syncs)
+    }
+
+    async fn zero(&self, range: ByteRange) -> io::Result<()> {
+        self.log(Asked::Zero(range.start, range.len));
+        self.memory.zero(range).await
+    }
+
+    async fn set_len(&self, len: u64) -> io::Result<()> {
+        self.memory.set_len(len).await
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn next_data(&self, from: u64) -> io::Result<Option<ByteRange>> {
+        self.memory.next_data(from)
+    }
+}
+
+/// A disk of sixteen clusters, the first four of which a parent has; one index page, at place 0.
+fn disk() -> (Disk<Arc<Watched>>, Arc<Watched>) {
+    let parent = Arc::new(Watched::default());
+    now(parent
+        .memory
+        .write_at(0, Piece::from_bytes(&vec![9; 4 * 65536])))
+    .unwrap();
+    now(parent.memory.set_len(16 * K)).unwrap();
+    let image = now(Image::open_sealed(
+        &parent,
+        Some(crate::image::Format::Raw),
+        None,
+        SIZE,
+    ))
+    .unwrap();
+    let base = Base::empty(SIZE)
+        .with(&image, Arc::new(parent), "base".as_ref())
+        .unwrap();
+
+    let file = Arc::new(Watched::default());
+    now(ploop::create(&file, 16 * K, SIZE)).unwrap();
+    let opened = now(ploop::open_top(&file)).unwrap();
+    file.taken();
+    let writable = Writable {
+        file: Arc::clone(&file),
+        header: opened.header,
+        top: Top::new(&opened.entries, opened.end).into(),
+        pending: None.into(),
+        length: K.into(),
+        growing: false.into(),
+        dirty: false.into(),
+        changed: Gate::default(),
+        rounds: Rounds::default(),
+    };
+    let disk = Disk {
+        base: Arc::new(base),
+        writable: Some(writable),
+        shared: Arc::new(Shared::new("test".into(), 16 * K, SIZE, 2, false)),
+        pool: Rc::new(Pool::new(65536)),
+        patience: Duration::ZERO,
+    };
+    (disk, file)
+}
+
+fn write(disk: &Disk<Arc<Watched>>, at: u64, len: usize) -> Result<(), Errno> {
+    let piece = Piece::from_bytes(&vec![1; len]);
+    now(disk.serve(
+        Op::Write { fua: false },
+        ByteRange::new(at, len as u64),
+        &piece,
+    ))
+}
+
+fn flush(disk: &Disk<Arc<Watched>>) -> Result<(), Errno> {
+    now(disk.serve(Op::Flush, ByteRange::new(0, 0), &Piece::empty()))
+}
+
+fn read(disk: &Disk<Arc<Watched>>, at: u64) -> u8 {
+    let piece = Piece::zeroed(512);
+    now(disk.serve(Op::Read, ByteRange::new(at, 512), &piece)).unwrap();
+    piece.to_vec()[0]
+}
+
+const INDEX: Asked = Asked::Write(0, 4096);
+
+#[test]
+fn the_index_is_written_only_at_a_flush_and_only_between_two_syncs() {
+    let (disk, file) = disk();
+    write(&disk, 8 * K + 512, 512).unwrap();
+    assert_eq!(
+        file.taken(),
+        [Asked::Write(K + 512, 512)],
+        "absent below: the part alone"
+    );
+    write(&disk, 512, 512).unwrap();
+    assert_eq!(
+        file.taken(),
+        [Asked::Write(2 * K, K)],
+        "present below: copied up, written whole"
+    );
+    write(&disk, 3 * K, 2 * 65536).unwrap();
+    assert_eq!(
+        file.taken(),
+        [Asked::Write(3 * K, 2 * K)],
+        "whole clusters, side by side"
+    );
+    flush(&disk).unwrap();
+    assert_eq!(file.taken(), [Asked::Sync, INDEX, Asked::Sync]);
+    flush(&disk).unwrap();
+    assert_eq!(file.taken(), [], "nothing changed");
+    write(&disk, 0, 512).unwrap();
+    flush(&disk).unwrap();
+    assert_eq!(
+        file.taken(),
+        [Asked::Write(2 * K, 512), Asked::Sync],
+        "no entry: one sync"
+    );
+}
+
+#[test]
+fn zeroes_over_a_parents_cluster_place_a_hole_and_write_nothing() {
+    let (disk, file) = disk();
+    let zeroes =
+        |at, len| now(disk.serve(Op::WriteZeroes, ByteRange::new(at, len), &Piece::empty()));
+    zeroes(K, 2 * K).unwrap();
+    zeroes(9 * K, K).unwrap();
+    assert_eq!(file.taken(), []);
+    assert_eq!(
+        (
+            read(&disk, 0),
+            read(&disk, K),
+            read(&disk, 2 * K),
+            read(&disk, 3 * K)
+        ),
+        (9, 0, 0, 9)
+    );
+    zeroes(K + 4096, 8192).unwrap();
+    assert_eq!(file.taken(), [Asked::Zero(K + 4096, 8192)]);
+    let discard = |at, len| now(disk.serve(Op::Discard, ByteRange::new(at, len), &Piece::empty()));
+    discard(3 * K, K).unwrap();
+    assert_eq!(
+        (file.taken(), read(&disk, 3 * K)),
+        (vec![], 9),
+        "the parent's data stays"
+    );
+}
+
+#[test]
+fn what_is_published_while_a_round_runs_is_not_in_its_index() {
+    let (disk, file) = disk();
+    write(&disk, 8 * K, 65536).unwrap();
+    *file.slow.lock().unwrap() = true;
+    let empty = Piece::empty();
+    let mut first = pin!(disk.serve(Op::Flush, ByteRange::new(0, 0), &empty));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    // This write is answered after the round took its entries and began to sync.
+    write(&disk, 9 * K, 65536).unwrap();
+    let mut second = pin!(disk.serve(Op::Flush, ByteRange::new(0, 0), &empty));
+    assert!(second.as_mut().poll(&mut context).is_pending());
+    *file.slow.lock().unwrap() = false;
+    assert_eq!(first.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    let on_disk = |cluster: u32| {
+        let entry = Piece::zeroed(4);
+        now(file
+            .memory
+            .read_at(64 + 4 * u64::from(cluster), entry.clone()))
+        .unwrap();
+        entry.to_vec()
+    };
+    assert_eq!(
+        (on_disk(8), on_disk(9)),
+        (vec![1, 0, 0, 0], vec![0, 0, 0, 0])
+    );
+    assert_eq!(second.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    assert_eq!(on_disk(9), [2, 0, 0, 0]);
+}
+
+#[test]
+fn a_failed_sync_is_final_however_often_the_next_one_would_succeed() {
+    let (disk, file) = disk();
+    write(&disk, 8 * K, 512).unwrap();
+    *file.fail_syncs.lock().unwrap() = Some(Errno::IO);
+    assert_eq!(flush(&disk), Err(Errno::IO));
+    *file.fail_syncs.lock().unwrap() = None;
+    assert_eq!(flush(&disk), Err(Errno::IO));
+    assert_eq!(write(&disk, 8 * K, 512), Err(Errno::IO));
+    assert!(
+        disk.shared
+            .failed()
+            .unwrap()
+            .contains("sync of data failed")
+    );
+    assert_eq!(
+        (read(&disk, 0), read(&disk, 8 * K)),
+        (9, 1),
+        "what can be read is read"
+    );
+}
+
+#[test]
+fn a_failed_write_reaches_its_own_request_and_changes_no_cluster() {
+    let (disk, file) = disk();
+    *file.fail_writes.lock().unwrap() = Some(Errno::IO);
+    assert_eq!(write(&disk, 512, 512), Err(Errno::IO));
+    *file.fail_writes.lock().unwrap() = Some(Errno::NOSPC);
+    assert_eq!(
+        write(&disk, 512, 512),
+        Err(Errno::NOSPC),
+        "no patience at all"
+    );
+    *file.fail_writes.lock().unwrap() = None;
+    assert_eq!(read(&disk, 512), 9);
+    write(&disk, 512, 512).unwrap();
+    assert_eq!(
+        (read(&disk, 0), read(&disk, 512), read(&disk, 1024)),
+        (9, 1, 9)
+    );
+    let place = disk
+        .writable
+        .as_ref()
+        .unwrap()
+        .top
+        .borrow()
+        .map()
+        .find(Cluster(0));
+    assert_eq!(
+        place,
+        Some(Place(3)),
+        "a place that may have been written is never given again"
+    );
+    assert_eq!(disk.shared.failed(), None);
+}
+
+#[test]
+fn whoever_meets_a_cluster_that_is_being_placed_waits_for_it() {
+    // The first writer stands still in the middle; the second must not copy the cluster up again.
+    let (disk, file) = disk();
+    let writable = disk.writable.as_ref().unwrap();
+    let reserved = writable
+        .top
+        .borrow_mut()
+        .reserve([Cluster(0)].into_iter())
+        .unwrap();
+    let piece = Piece::from_bytes(&[5; 512]);
+    let mut second = pin!(disk.serve(Op::Write { fua: false }, ByteRange::new(0, 512), &piece));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(second.as_mut().poll(&mut context).is_pending());
+    assert_eq!(
+        (file.taken(), read(&disk, 0)),
+        (vec![], 9),
+        "a reader sees what is below"
+    );
+    writable.top.borrow_mut().publish(Cluster(0), reserved);
+    writable.changed.open();
+    assert_eq!(second.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    assert_eq!(
+        file.taken(),
+        [Asked::Write(K, 512)],
+        "in place, where the first one put it"
+    );
+}
