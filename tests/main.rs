@@ -4,6 +4,7 @@
 mod agree;
 mod architecture;
 mod cli;
+mod bad_chain;
 mod conformance;
 mod golden;
 mod host_full;
