@@ -53,6 +53,7 @@ clean: ## all that was built or fetched
 
 # One build of each, from the module that pins containerd.
 go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(if $(filter 2,$(CONTAINERD)),$(GO_BIN)/containerd)
+	@:
 
 $(GO_BIN)/images $(GO_BIN)/timing: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
 	@cd $(MODULE) && go build -trimpath -o $@ ./$*
@@ -67,6 +68,7 @@ $(GO_BIN)/conformance.test: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODUL
 	@cd $(MODULE) && go test -c -trimpath -o $@ ./conformance
 
 images: $(IMAGES)/busybox.tar $(IMAGES)/deep.tar $(IMAGES)/debian.tar
+	@:
 
 $(IMAGES)/busybox.tar $(IMAGES)/deep.tar: $(IMAGES)/%.tar: $(GO_BIN)/images
 	@mkdir -p $(@D)

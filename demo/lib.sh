@@ -201,9 +201,9 @@ EOF
   eventually 20 answers "$C_SOCKET" || { tail -5 "$DIR/containerd.log" | show; die "containerd does not answer"; }
 }
 
-# write_config: one file for both our daemons. More lines for it come on stdin.
+# write_config TEMPLATE: one file for both our daemons.
 write_config() {
-  { sed -e "s#@DIR@#$DIR#g" -e "s#@BIN@#$BIN#g" "$REPO/demo/config.toml"; cat; } >"$DIR/config.toml"
+  sed -e "s#@DIR@#$DIR#g" -e "s#@BIN@#$BIN#g" "$1" >"$DIR/config.toml"
 }
 
 start_ploop() {

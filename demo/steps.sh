@@ -3,7 +3,7 @@
 
 begin() {
   step "Two daemons" "a private containerd, ours as its proxy plugin, and the disk server that ours started"
-  write_config </dev/null
+  write_config "$REPO/demo/config.toml"
   start_ploop
   start_containerd
   C_VERSION=$("$C_BIN/containerd" --version | awk '{ print $3 }')
