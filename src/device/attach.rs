@@ -12,14 +12,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::{Error, kernel};
-use super::front::Front;
 use super::fuse::Fuse;
 use super::leftovers::{self, Leftovers};
-use super::loopback::{Loop, Shape};
+use super::loopback::{Loop, Shape, abandon};
+use crate::disk::DiskHandle;
 
 /// A logical block where the disk's size allows it: ext4 never asks for less, and O_DIRECT below
 /// needs no more.
@@ -110,7 +110,7 @@ impl Devices {
     ///
     /// # Errors
     /// If the kernel has no device for it; nothing is left behind then.
-    pub fn attach(&self, name: &str, disk: Arc<dyn Front>) -> Result<Device, Error> {
+    pub fn attach(&self, name: &str, disk: DiskHandle) -> Result<Device, Error> {
         let size = disk.size();
         if size == 0 || !size.is_multiple_of(512) {
             return Err(Error::Size { size });
@@ -161,15 +161,27 @@ impl Devices {
         bound.is_some_and(|bound| bound.is_ours())
     }
 
-    /// Unmounts the FUSE folder. Devices that are still attached die.
+    /// Lets go of every device and unmounts the FUSE folder. Devices that somebody has open die, and
+    /// go when they are closed.
     ///
     /// # Errors
-    /// If the kernel refuses.
-    pub fn close(self) -> Result<(), Error> {
+    /// If the kernel refuses to unmount.
+    pub fn close(&self) -> Result<(), Error> {
+        let left: Vec<_> = self.lock().drain().collect();
+        for (name, bound) in left {
+            match abandon(&bound) {
+                Ok(false) => {}
+                Ok(true) => tracing::warn!(
+                    disk = %name, device = %bound.path.display(),
+                    "somebody has the device open: from now on it answers errors"
+                ),
+                Err(error) => tracing::warn!(disk = %name, %error, "a device is left behind"),
+            }
+        }
         self.fuse.unmount()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Loop>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Loop>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use super::front::Front;
+use crate::disk::DiskHandle;
 
 /// Bytes of a block, as `stat` and `statfs` say. The loop driver takes its discard granularity from
 /// here: at 4 KiB a removed file of one ext4 block still gives its space back to the host.
@@ -20,7 +20,7 @@ pub(super) const BLOCK: u32 = 4096;
 /// One disk as a file.
 pub(super) struct Served {
     pub(super) ino: u64,
-    pub(super) disk: Arc<dyn Front>,
+    pub(super) disk: DiskHandle,
     since: SystemTime,
     opened: AtomicUsize,
 }
@@ -69,7 +69,7 @@ impl Files {
     }
 
     /// Shows a disk. `false` if the name is taken.
-    pub(super) fn add(&self, name: &str, disk: Arc<dyn Front>) -> bool {
+    pub(super) fn add(&self, name: &str, disk: DiskHandle) -> bool {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         if table.by_name.contains_key(name) {
             return false;

@@ -12,7 +12,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::error::{Error, kernel};
 use super::files::{BLOCK, Files, Served};
-use super::front::Front;
 use crate::disk;
+use crate::disk::DiskHandle;
 use crate::io::Piece;
 use crate::units::{ByteRange, SECTOR};
 
@@ -45,7 +45,8 @@ const NEVER_KEEP: Duration = Duration::ZERO;
 pub(super) struct Fuse {
     files: Arc<Files>,
     folder: PathBuf,
-    session: Option<BackgroundSession>,
+    /// Held only while it is taken out.
+    session: Mutex<Option<BackgroundSession>>,
 }
 
 impl Fuse {
@@ -74,12 +75,12 @@ impl Fuse {
         Ok(Self {
             files,
             folder: folder.to_owned(),
-            session: Some(session),
+            session: Mutex::new(Some(session)),
         })
     }
 
     /// Shows a disk as a file, and says where.
-    pub(super) fn add(&self, name: &str, disk: Arc<dyn Front>) -> Result<PathBuf, Error> {
+    pub(super) fn add(&self, name: &str, disk: DiskHandle) -> Result<PathBuf, Error> {
         if !self.files.add(name, disk) {
             return Err(Error::Exists {
                 name: name.to_owned(),
@@ -98,12 +99,13 @@ impl Fuse {
     }
 
     /// Unmounts, and ends the threads.
-    pub(super) fn unmount(mut self) -> Result<(), Error> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        let Some(session) = self.session.take() else {
+    pub(super) fn unmount(&self) -> Result<(), Error> {
+        let session = self
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(session) = session else {
             return Ok(());
         };
         // Lazily: somebody who looks into the folder at this moment must not keep us.
@@ -119,7 +121,7 @@ impl Fuse {
 
 impl Drop for Fuse {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Err(error) = self.unmount() {
             tracing::warn!(%error, "the FUSE file system stays mounted; the next start cleans it up");
         }
     }

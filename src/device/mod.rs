@@ -7,12 +7,10 @@
 mod attach;
 mod error;
 mod files;
-mod front;
 mod fuse;
 mod leftovers;
 mod loopback;
 
 pub use attach::{Device, Devices, Options, Transport};
 pub use error::Error;
-pub use front::Front;
 pub use leftovers::Leftovers;
