@@ -9,8 +9,10 @@
 //! for a mere hint leaves old bytes where mkfs was told that there are zeros now. So every fallocate
 //! that punches or zeroes is a *write of zeros* here, never a discard.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
+use std::fs::OpenOptions;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
@@ -18,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags,
-    ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyWrite, Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
+    Session, SessionACL, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, OFlags};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::error::{Error, kernel};
 use super::files::{BLOCK, Files, Served};
@@ -58,20 +60,18 @@ impl Fuse {
         };
         let files = Arc::new(Files::new());
         let mut config = Config::default();
-        config.mount_options = vec![
-            MountOption::FSName("ploopd".to_owned()),
-            MountOption::Subtype("ploop".to_owned()),
-            MountOption::NoDev,
-            MountOption::NoSuid,
-            MountOption::NoExec,
-        ];
         // The loop driver's requests carry whatever credentials; the folder above is root's alone.
         config.acl = SessionACL::All;
         config.n_threads = Some(threads.max(1));
         config.clone_fd = true;
+        let connection = connect(folder).map_err(failed)?;
         let door = Door(Arc::clone(&files));
-        let session = Session::new(door, folder, &config).map_err(failed)?;
-        let session = session.spawn().map_err(failed)?;
+        let session = Session::from_fd(door, connection, config.acl, config)
+            .and_then(Session::spawn)
+            .inspect_err(|_| {
+                let _ = unmount(folder, UnmountFlags::DETACH);
+            })
+            .map_err(failed)?;
         Ok(Self {
             files,
             folder: folder.to_owned(),
@@ -125,6 +125,22 @@ impl Drop for Fuse {
             tracing::warn!(%error, "the FUSE file system stays mounted; the next start cleans it up");
         }
     }
+}
+
+/// Mounts, and returns the connection to the kernel. The crate could do it, but it would also unmount,
+/// and only where nobody looks in.
+fn connect(folder: &Path) -> io::Result<OwnedFd> {
+    let connection = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")?;
+    let options = CString::new(format!(
+        "fd={},rootmode=40700,user_id=0,group_id=0,allow_other",
+        connection.as_raw_fd()
+    ))?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("ploopd", folder, "fuse.ploop", flags, options.as_c_str())?;
+    Ok(connection.into())
 }
 
 /// What the kernel asks.
