@@ -1,3 +1,64 @@
-//! (under construction)
+//! The disk server: reads the configuration, prepares the process, runs the server.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use ploop_snapshotter::config::{Config, DEFAULT_PATH};
+use ploop_snapshotter::observe;
+use ploop_snapshotter::server;
+
+/// Serves chains of ploop images as block devices.
+///
+/// SIGTERM makes it take no new disks and end with its last one; a second SIGTERM ends it at once.
+#[derive(Debug, Parser)]
+#[command(name = "ploopd", version)]
+struct Arguments {
+    /// The configuration, shared with ploop-snapshotter.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// The run directory, instead of the configuration's.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Threads that serve disks, instead of the configuration's.
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
+    /// Leave the caller's session: used by ploop-snapshotter when it starts a server.
+    #[arg(long)]
+    detached: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ploopd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut config = Config::load(&arguments.config)?;
+    if let Some(run) = arguments.run_dir {
+        config.run_dir = std::path::absolute(run).context("--run-dir")?;
+    }
+    if let Some(shards) = arguments.shards {
+        config.disk_server.shards = shards;
+    }
+    observe::start_log(&config.log_options())?;
+    if arguments.detached {
+        server::detach();
+    }
+    server::prepare();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(server::run(config.server_options()));
+    // A blocked thread must not keep a process whose disks are closed.
+    runtime.shutdown_background();
+    Ok(ended?)
+}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Config, Name, NameSection};
 use crate::link;
 use crate::observe::LogOptions;
+use crate::server;
 use crate::snapshot;
 
 impl Config {
@@ -52,6 +53,18 @@ impl Config {
                 start: server.start_limit,
             },
         }
+    }
+
+    /// How the disk server is run.
+    #[must_use]
+    pub fn server_options(&self) -> server::Options {
+        let mut options = server::Options::new(self.run_dir.clone());
+        options.socket = self.disk_socket();
+        options.disk.patience = self.disk_server.space_wait;
+        if self.disk_server.shards > 0 {
+            options.disk.shards = usize::from(self.disk_server.shards);
+        }
+        options
     }
 
     /// The snapshotters and their root.

@@ -31,7 +31,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "server",
         &[
-            "proto", "units", "observe", "image", "chain", "disk", "device",
+            "proto", "socket", "units", "observe", "image", "chain", "disk", "device",
         ],
     ),
     room("link", &["proto", "units"]),

@@ -1,0 +1,250 @@
+//! Builds a disk server from its options, and runs it until it may end.
+//!
+//! How it ends. On the FUSE transport the end of this process takes every disk from its containers.
+//! So the first SIGTERM (or SIGINT) only *drains*: no new disks, and the end comes with the last
+//! detach, at once if there is none. A second signal ends it now, in order: everything is written out
+//! and the images are closed, and whoever still has a device open gets I/O errors.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server as Grpc;
+
+use super::disks::Door;
+use super::error::{Error, host};
+use super::recover;
+use super::registry::Registry;
+use super::serve::{Server, blocking};
+use crate::device::{self, Devices};
+use crate::disk::{self, Shards};
+use crate::proto::v1::disks_server::DisksServer;
+use crate::socket::Socket;
+
+/// How long callers may take to hear their last answers.
+const FAREWELL: Duration = Duration::from_secs(3);
+/// How long one disk may take to be written out when the server has to end.
+const LAST_FLUSH: Duration = Duration::from_secs(20);
+
+/// What this room needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The run folder, on tmpfs: socket, lock, FUSE mount, pending files, registry.
+    pub run: PathBuf,
+    /// Where the gRPC door listens.
+    pub socket: PathBuf,
+    /// How the engine's threads are run.
+    pub disk: disk::Options,
+    /// Threads that take requests from the kernel.
+    pub fuse_threads: usize,
+}
+
+impl Options {
+    /// Everything below one run folder, everything else as it is by default.
+    #[must_use]
+    pub fn new(run: PathBuf) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            socket: run.join("ploopd.sock"),
+            disk: disk::Options::default(),
+            fuse_threads: cores.clamp(2, 4),
+            run,
+        }
+    }
+}
+
+/// Runs a disk server until it may end.
+///
+/// # Errors
+/// If it cannot start, or its door fails.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let mut signals = Signals::listen(&options.run)?;
+    let run = options.run.clone();
+    let _lock = blocking("locking the run folder", move || lock(&run)).await??;
+    let server = build(&options).await?;
+    let (socket, listener) = Socket::bind(&options.socket)?;
+    let listener = UnixListener::from_std(listener).map_err(host("listen at", socket.path()))?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut door = tokio::spawn(
+        Grpc::builder()
+            .add_service(DisksServer::new(Door(Arc::clone(&server))))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+                // A dropped sender says the same as a message.
+                let _ = stopped.await;
+            }),
+    );
+    tracing::info!(
+        pid = std::process::id(), socket = %options.socket.display(),
+        transport = server.devices().transport().name(), "serving disks"
+    );
+    // Systemd's word, where systemd asks for it.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let ended = tokio::select! {
+        ended = &mut door => Some(ended),
+        () = until_the_end(&server, &mut signals) => None,
+    };
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(stop);
+    if ended.is_none() && tokio::time::timeout(FAREWELL, &mut door).await.is_err() {
+        door.abort();
+    }
+    close_all(&server).await;
+    drop(socket);
+    match ended {
+        Some(Ok(Err(error))) => Err(Error::Transport(error)),
+        Some(Err(_)) => Err(Error::Lost("the gRPC server")),
+        Some(Ok(Ok(()))) | None => Ok(()),
+    }
+}
+
+async fn build(options: &Options) -> Result<Arc<Server>, Error> {
+    let pending = options.run.join("pending");
+    make_folder(&pending)?;
+    let registry = options.run.join("registry.json");
+    let devices = device::Options {
+        run: options.run.clone(),
+        threads: options.fuse_threads,
+    };
+    let (account, opened) = {
+        let registry = registry.clone();
+        blocking("opening devices", move || {
+            (recover::before(&registry), Devices::open(&devices))
+        })
+        .await?
+    };
+    let (devices, found) = opened?;
+    recover::tell(account.as_ref(), &found);
+    let shards = Shards::start(options.disk.clone())?;
+    let registry = Registry::new(registry);
+    registry.write()?;
+    Ok(Arc::new(Server::new(shards, devices, registry, pending)))
+}
+
+/// Until a signal or a drain has come and the last disk has gone, or a second signal comes.
+async fn until_the_end(server: &Server, signals: &mut Signals) {
+    loop {
+        let gone = server.gone.notified();
+        tokio::pin!(gone);
+        // Listened before looked: a disk that goes between the two is not missed.
+        gone.as_mut().enable();
+        if server.draining() && server.count() == 0 {
+            tracing::info!("the last disk has gone: ending");
+            return;
+        }
+        tokio::select! {
+            () = gone => {}
+            () = signals.next() => {
+                let disks = server.count();
+                if server.draining() && disks > 0 {
+                    tracing::error!(disks, "told twice to end: ending now, and these disks with it");
+                    return;
+                }
+                server.drain();
+                if disks > 0 {
+                    tracing::warn!(
+                        disks,
+                        "told to end, but containers would lose these disks: serving until the last is \
+                         detached; a second signal ends it at once"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Writes everything out, closes every image, and lets go of every device.
+async fn close_all(server: &Server) {
+    let disks = server.all();
+    let closing = disks.iter().map(|served| async move {
+        let id = &served.wanted.id;
+        match tokio::time::timeout(LAST_FLUSH, served.disk.close(false)).await {
+            Ok(Ok(_)) => tracing::info!(disk = %id, "closed"),
+            Ok(Err(error)) => tracing::error!(disk = %id, %error, "not closed in order"),
+            Err(_) => tracing::error!(disk = %id, "not closed within {LAST_FLUSH:?}"),
+        }
+    });
+    join_all(closing).await;
+    let devices = server.devices();
+    match blocking("letting go of devices", move || devices.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "something stays; the next start cleans it up"),
+        Err(error) => tracing::warn!(%error, "something stays; the next start cleans it up"),
+    }
+}
+
+/// The run folder belongs to whoever holds its lock; the kernel gives it up with the process.
+fn lock(run: &Path) -> Result<File, Error> {
+    make_folder(run)?;
+    let path = run.join("ploopd.lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(host("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let known = file.read_to_string(&mut text).is_ok() && !text.trim().is_empty();
+            return Err(Error::SecondServer {
+                folder: run.to_owned(),
+                who: if known {
+                    format!("process {}", text.trim())
+                } else {
+                    "unknown".to_owned()
+                },
+            });
+        }
+        Err(error) => return Err(host("lock", &path)(error)),
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.seek(SeekFrom::Start(0)))
+        .and_then(|_| writeln!(file, "{}", std::process::id()));
+    written.map_err(host("write", &path))?;
+    Ok(file)
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(host("make", path))
+}
+
+/// The signals that mean "end".
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn listen(run: &Path) -> Result<Self, Error> {
+        let listen = |kind| signal(kind).map_err(host("listen to signals for", run));
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

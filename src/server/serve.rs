@@ -1,0 +1,333 @@
+//! What a disk server does: attach, detach, sync, and tell.
+//!
+//! Every act may be repeated. An attach that fails half-way leaves nothing; a detach that fails
+//! because somebody holds the device leaves everything as it was.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::claims::Claims;
+use super::error::Error;
+use super::registry::{Registry, Served};
+use super::turns::Turns;
+use super::wanted::Wanted;
+use crate::device::Devices;
+use crate::disk::{DiskHandle, Shards, Spec};
+use crate::image;
+
+/// How many seals are remembered for callers who missed the answer.
+const SEALS: usize = 4096;
+
+/// The identity of a sealed top, and what it takes on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) seal: image::Seal,
+    pub(super) allocated: u64,
+}
+
+/// What a detach found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Detached {
+    pub(super) existed: bool,
+    pub(super) sealed: Option<Sealed>,
+}
+
+/// A disk server.
+pub(super) struct Server {
+    shards: Shards,
+    devices: Arc<Devices>,
+    registry: Arc<Registry>,
+    claims: Arc<Claims>,
+    turns: Turns,
+    pending: PathBuf,
+    draining: AtomicBool,
+    /// Rung whenever a disk has gone.
+    pub(super) gone: Notify,
+    /// What was sealed, for a caller whose detach was done but whose answer was lost. Held for a
+    /// look-up or a change.
+    seals: Mutex<BTreeMap<String, Sealed>>,
+}
+
+impl Server {
+    pub(super) fn new(
+        shards: Shards,
+        devices: Devices,
+        registry: Registry,
+        pending: PathBuf,
+    ) -> Self {
+        Self {
+            shards,
+            devices: Arc::new(devices),
+            registry: Arc::new(registry),
+            claims: Arc::new(Claims::default()),
+            turns: Turns::default(),
+            pending,
+            draining: AtomicBool::new(false),
+            gone: Notify::new(),
+            seals: Mutex::default(),
+        }
+    }
+
+    /// Serves a chain; answers what is served already if it is the same.
+    pub(super) async fn attach(&self, wanted: Wanted) -> Result<Arc<Served>, Error> {
+        let _turn = self.turns.take(&wanted.id).await;
+        if let Some(served) = self.registry.find(&wanted.id) {
+            if let Some(difference) = served.wanted.difference(&wanted) {
+                let id = wanted.id;
+                return Err(Error::Different { id, difference });
+            }
+            if self.devices.stands(&wanted.id) {
+                return Ok(served);
+            }
+            tracing::warn!(disk = %wanted.id, "its device was taken away by somebody else: attaching it anew");
+            self.let_go(&served, false).await?;
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Error::Draining);
+        }
+        let begun = Instant::now();
+        let claims = Arc::clone(&self.claims);
+        let id = wanted.id.clone();
+        let paths: Vec<_> = wanted.deltas.iter().map(|d| d.path.clone()).collect();
+        let read_only = wanted.read_only;
+        blocking("looking at files", move || {
+            claims.take(&id, &paths, read_only)
+        })
+        .await??;
+        match self.open(&wanted).await {
+            Ok((disk, device)) => {
+                tracing::info!(
+                    disk = %wanted.id, device = %device.path.display(), depth = disk.depth(),
+                    size = disk.size(), read_only, took = ?begun.elapsed(), "attached"
+                );
+                self.remembered().remove(&wanted.id);
+                let served = Arc::new(Served {
+                    wanted,
+                    disk,
+                    device,
+                });
+                self.registry.insert(Arc::clone(&served));
+                self.write_account().await;
+                Ok(served)
+            }
+            Err(error) => {
+                self.claims.release(&wanted.id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, wanted: &Wanted) -> Result<(DiskHandle, crate::device::Device), Error> {
+        let disk = self
+            .shards
+            .open(Spec {
+                id: wanted.id.clone(),
+                deltas: wanted.chain(),
+                read_only: wanted.read_only,
+                pending: self.pending.join(pending_name(wanted.top())),
+            })
+            .await?;
+        let devices = Arc::clone(&self.devices);
+        let (id, handle) = (wanted.id.clone(), disk.clone());
+        let attached = blocking("attaching a device", move || devices.attach(&id, handle)).await;
+        match attached {
+            Ok(Ok(device)) => Ok((disk, device)),
+            Ok(Err(error)) => {
+                self.close_after(&disk).await;
+                Err(error.into())
+            }
+            Err(error) => {
+                self.close_after(&disk).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes a disk that got no device.
+    async fn close_after(&self, disk: &DiskHandle) {
+        if let Err(error) = disk.close(false).await {
+            tracing::error!(disk = %disk.id(), %error, "cannot close a disk in order");
+        }
+    }
+
+    /// Stops serving a disk.
+    pub(super) async fn detach(&self, id: &str, seal: bool) -> Result<Detached, Error> {
+        let _turn = self.turns.take(id).await;
+        let Some(served) = self.registry.find(id) else {
+            let sealed = self.remembered().get(id).copied();
+            return Ok(Detached {
+                existed: false,
+                sealed: sealed.filter(|_| seal),
+            });
+        };
+        if seal && served.wanted.read_only {
+            return Err(Error::NothingToSeal { id: id.to_owned() });
+        }
+        let begun = Instant::now();
+        let sealed = self.let_go(&served, seal).await?;
+        tracing::info!(disk = %id, sealed = sealed.is_some(), took = ?begun.elapsed(), "detached");
+        Ok(Detached {
+            existed: true,
+            sealed,
+        })
+    }
+
+    /// Device, disk, files, in this order. The caller has the id's turn.
+    async fn let_go(&self, served: &Served, seal: bool) -> Result<Option<Sealed>, Error> {
+        let id = served.wanted.id.clone();
+        let devices = Arc::clone(&self.devices);
+        let name = id.clone();
+        blocking("detaching a device", move || devices.detach(&name)).await??;
+        // From here on there is no way back: whatever the close says, the disk is not served any more.
+        let closed = served.disk.close(seal).await;
+        self.registry.remove(&id);
+        self.claims.release(&id);
+        self.write_account().await;
+        self.gone.notify_waiters();
+        let Some(seal) = closed? else {
+            return Ok(None);
+        };
+        let sealed = Sealed {
+            seal,
+            allocated: allocated(served.wanted.top()).await,
+        };
+        let mut seals = self.remembered();
+        if seals.len() >= SEALS {
+            seals.pop_first();
+        }
+        seals.insert(id, sealed);
+        Ok(Some(sealed))
+    }
+
+    /// Makes what a disk answered survive the power.
+    pub(super) async fn sync(&self, id: &str) -> Result<(), Error> {
+        let served = self.served(id)?;
+        Ok(served.disk.sync().await?)
+    }
+
+    /// One disk, or all of them if `id` is empty, each with the bytes that its top takes on the host.
+    pub(super) async fn stats(&self, id: &str) -> Result<Vec<(Arc<Served>, u64)>, Error> {
+        let disks = if id.is_empty() {
+            self.all()
+        } else {
+            vec![self.served(id)?]
+        };
+        blocking("looking at files", move || {
+            disks
+                .into_iter()
+                .map(|served| {
+                    let bytes = bytes_of(served.wanted.top());
+                    (served, bytes)
+                })
+                .collect()
+        })
+        .await
+    }
+
+    /// Every disk.
+    pub(super) fn all(&self) -> Vec<Arc<Served>> {
+        self.registry.all()
+    }
+
+    /// How many disks there are.
+    pub(super) fn count(&self) -> usize {
+        self.registry.count()
+    }
+
+    /// Takes no new disks from now on.
+    pub(super) fn drain(&self) -> usize {
+        if !self.draining.swap(true, Ordering::AcqRel) {
+            tracing::info!(disks = self.count(), "draining: no new disks");
+        }
+        self.gone.notify_waiters();
+        self.count()
+    }
+
+    /// Does it take no new disks?
+    pub(super) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// The device part, to end it.
+    pub(super) fn devices(&self) -> Arc<Devices> {
+        Arc::clone(&self.devices)
+    }
+
+    fn served(&self, id: &str) -> Result<Arc<Served>, Error> {
+        let id = id.to_owned();
+        self.registry.find(&id).ok_or(Error::NotFound { id })
+    }
+
+    fn remembered(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Sealed>> {
+        self.seals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn write_account(&self) {
+        let registry = Arc::clone(&self.registry);
+        match blocking("writing the registry", move || registry.write()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => {
+                tracing::warn!(%error, "the next server will not know what this one served");
+            }
+        }
+    }
+}
+
+/// Runs what may block where that is allowed.
+pub(super) async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(act)
+        .await
+        .map_err(|_| Error::Lost(what))
+}
+
+async fn allocated(path: &Path) -> u64 {
+    let path = path.to_owned();
+    blocking("looking at a file", move || bytes_of(&path))
+        .await
+        .unwrap_or(0)
+}
+
+fn bytes_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
+}
+
+/// A pending file is found again by the delta it belongs to, whatever the disk is called next time;
+/// whether it really belongs is checked by what it says inside.
+fn pending_name(top: &Path) -> String {
+    let path = top.as_os_str().as_encoded_bytes();
+    let name = top.file_name().unwrap_or_default().to_string_lossy();
+    let short: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+        .take(100)
+        .collect();
+    format!("{:08x}-{short}", crc32fast::hash(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::pending_name;
+
+    #[test]
+    fn a_pending_file_has_a_name_of_its_own_in_one_folder() {
+        let name = |path: &str| pending_name(Path::new(path));
+        assert_eq!(name("/a/7.hds"), name("/a/7.hds"));
+        assert_ne!(name("/a/7.hds"), name("/b/7.hds"));
+        assert!(name("/a/7.hds").ends_with("-7.hds"));
+        for odd in ["/", "/a/ö b", &format!("/{}", "x".repeat(255))] {
+            let name = name(odd);
+            assert!(name.len() < 120 && !name.contains('/'), "{name}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! ploopd's table from errors to gRPC codes; the words of `disks.proto` stand behind it.
+
+use std::error::Error as _;
+use std::io;
+
+use tonic::{Code, Status};
+
+use super::error::Error;
+use crate::chain;
+use crate::device;
+use crate::disk;
+use crate::image;
+
+/// An error for the wire: its code, and everything it has to say.
+pub(super) fn status(error: &Error) -> Status {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        words = format!("{words}: {next}");
+        cause = next.source();
+    }
+    Status::new(code(error), words)
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::Invalid(_) => Code::InvalidArgument,
+        Error::NotFound { .. } => Code::NotFound,
+        Error::Different { .. }
+        | Error::Claimed { .. }
+        | Error::NothingToSeal { .. }
+        | Error::SecondServer { .. } => Code::FailedPrecondition,
+        Error::Missing { source, .. } => of_file(source),
+        Error::Draining => Code::Unavailable,
+        Error::Device(error) => of_device(error),
+        Error::Disk(error) => of_disk(error),
+        Error::Host { source, .. } => of_host(source),
+        Error::Socket(_) | Error::Transport(_) | Error::Lost(_) => Code::Internal,
+    }
+}
+
+fn of_device(error: &device::Error) -> Code {
+    match error {
+        device::Error::Busy { .. } | device::Error::Exists { .. } => Code::FailedPrecondition,
+        device::Error::Size { .. } => Code::InvalidArgument,
+        error if error.is_exhausted() => Code::ResourceExhausted,
+        _ => Code::Internal,
+    }
+}
+
+fn of_disk(error: &disk::Error) -> Code {
+    match error {
+        disk::Error::Chain(error) => of_chain(error),
+        disk::Error::Image { source, .. } => of_image(source),
+        disk::Error::Contradiction { .. } => Code::DataLoss,
+        disk::Error::Pending { source, .. } | disk::Error::Io { source, .. } => of_host(source),
+        disk::Error::ReadOnly { .. } => Code::FailedPrecondition,
+        disk::Error::Closed { .. } => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
+
+fn of_chain(error: &chain::Error) -> Code {
+    match error {
+        chain::Error::Open { source, .. } => of_file(source),
+        chain::Error::Image { source, .. } => of_image(source),
+        chain::Error::Locked { .. } => Code::FailedPrecondition,
+        _ => Code::InvalidArgument,
+    }
+}
+
+fn of_image(error: &image::Error) -> Code {
+    match error.kind() {
+        image::Kind::Corrupt => Code::DataLoss,
+        image::Kind::InUse => Code::FailedPrecondition,
+        image::Kind::Invalid => Code::InvalidArgument,
+        image::Kind::Io => match error {
+            image::Error::Io { source, .. } => of_host(source),
+            _ => Code::Internal,
+        },
+    }
+}
+
+/// A delta that is gone is a loss of data, not an id that nobody knows.
+fn of_file(error: &io::Error) -> Code {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Code::DataLoss,
+        _ => of_host(error),
+    }
+}
+
+fn of_host(error: &io::Error) -> Code {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+            Code::ResourceExhausted
+        }
+        _ => Code::Internal,
+    }
+}
