@@ -279,7 +279,12 @@ tear_down() {
     kill -9 "$pid" 2>/dev/null || true
     rc=1
   done
+  # A mount of one of our disks may lie anywhere.
+  for device in $(loops_left); do
+    findmnt -rn -o TARGET -S "$device" | xargs -r -n 1 umount -l && rc=1
+  done
   stop ploop-snapshotter 30 || rc=1
+  [ -e "$DIR/pids/ploopd" ] || ! pid=$(find_ploopd) || note_pid ploopd "$pid"
   stop ploopd 30 || rc=1
   while read -r mount; do
     umount -l "$mount" 2>/dev/null || true

@@ -93,11 +93,39 @@ func startPair(root string) (*pair, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	p, err := startProcess(socket, filepath.Join(run, "snapshotter.log"), filepath.Join(bin, "ploop-snapshotter"), "--config", config)
+	if err := noteForClean(run, "runner", os.Getpid()); err != nil {
+		return nil, err
+	}
+	p, err := startProcess(socket, filepath.Join(run, "ploop-snapshotter.log"), filepath.Join(bin, "ploop-snapshotter"), "--config", config)
 	if err != nil {
 		return nil, err
 	}
+	if err := noteForClean(run, "ploop-snapshotter", p.command.Process.Pid); err != nil {
+		return nil, firstError(err, p.stop())
+	}
 	return &pair{process: p, root: root, run: run}, nil
+}
+
+// noteForClean writes down a process as demo/lib.sh does, so that `make demo-clean` can end what an interrupted suite left: its
+// number, and the time at which it started, because numbers are used again.
+func noteForClean(dir, name string, pid int) error {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return err
+	}
+	// The fields after the command's name, which may hold anything but ends with the last bracket.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if err := os.MkdirAll(filepath.Join(dir, "pids"), 0o700); err != nil {
+		return err
+	}
+	repository, err := filepath.Abs(*repository)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "repository"), []byte(repository+"\n"), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "pids", name), fmt.Appendf(nil, "%d %s\n", pid, fields[19]), 0o600)
 }
 
 // stop ends both daemons in the order of a shutdown, and looks for what they left.

@@ -29,6 +29,7 @@ const name = "ploop"
 
 var (
 	binaries   = flag.String("binaries", "", "the directory with ploop-snapshotter and ploopd")
+	repository = flag.String("repository", ".", "the clone whose `make demo-clean` may clean up")
 	containerD = flag.String("containerd", "", "the containerd to run TestThroughContainerd with")
 )
 
