@@ -31,6 +31,7 @@ fn an_empty_file_is_the_defaults_and_they_agree_with_the_rooms() {
     let ours = config.link_options(Path::new("/c"), Path::new("/b"));
     let theirs = crate::link::Limits::default();
     assert_eq!(format!("{:?}", ours.limits), format!("{theirs:?}"));
+    assert_eq!(config.service_options(), crate::service::Options::default());
     assert_eq!(ours.start.unwrap().binary, Path::new("/b/ploopd"));
 }
 

@@ -6,6 +6,7 @@ use super::{Config, Name, NameSection};
 use crate::link;
 use crate::observe::LogOptions;
 use crate::server;
+use crate::service;
 use crate::snapshot;
 
 impl Config {
@@ -65,6 +66,16 @@ impl Config {
             options.disk.shards = usize::from(self.disk_server.shards);
         }
         options
+    }
+
+    /// The gRPC door's limits.
+    #[must_use]
+    pub fn service_options(&self) -> service::Options {
+        service::Options {
+            call_limit: self.service.call_limit,
+            commit_limit: self.service.commit_limit,
+            stop_limit: self.service.stop_limit,
+        }
     }
 
     /// The snapshotters and their root.

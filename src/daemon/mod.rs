@@ -1,0 +1,11 @@
+//! `ploop-snapshotter`: built from the configuration, in order, and taken down in order.
+//!
+//! Up: log, metrics, disk server, snapshots (which recover first), doors. Down: the same backwards, and
+//! without the disks: they belong to the disk server, so that containers go on while we are away.
+
+mod error;
+mod numbers;
+mod run;
+
+pub use error::Error;
+pub use run::{Setup, run};

@@ -1,0 +1,221 @@
+//! Builds everything, waits for the order to stop, takes everything down.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Error, numbers};
+use crate::config::Config;
+use crate::link::Servers;
+use crate::observe::{Call, Door, Health, Metrics, State, start_log};
+use crate::service::{Doors, Name, Observer};
+use crate::snapshot::Snapshotters;
+
+/// How long threads that hang in the host may hold up the end of the process.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// What a daemon is built from.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// Its file, which a disk server that we start reads too.
+    pub path: PathBuf,
+    /// The folder of our own program: `ploopd` is looked for there.
+    pub beside: PathBuf,
+    /// The version that is shown.
+    pub version: &'static str,
+}
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// If something needed cannot be had, or breaks.
+pub fn run(setup: &Setup) -> Result<(), Error> {
+    start_log(&setup.config.log_options())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Process {
+            act: "start threads",
+            source,
+        })?;
+    let ended = runtime.block_on(until_stopped(setup));
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}
+
+async fn until_stopped(setup: &Setup) -> Result<(), Error> {
+    let mut orders = Orders::new()?;
+    let (mut house, closing) = tokio::select! {
+        built = House::build(setup) => built?,
+        // Whatever was under way is finished or undone by the next start.
+        () = orders.next() => return Ok(()),
+    };
+    house.health.set(State::Ready);
+    notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    tracing::info!(version = setup.version, "ready");
+    let ended = tokio::select! {
+        () = orders.next() => Ok(()),
+        () = house.doors.broken() => Err(Error::Door),
+    };
+    house.health.set(State::Stopping);
+    notify(&[NotifyState::Stopping]);
+    tracing::info!("stopping");
+    tokio::select! {
+        () = house.close(closing) => {}
+        () = orders.next() => tracing::warn!("told twice: stopping at once"),
+    }
+    ended
+}
+
+/// Says how we are to systemd, if it started us.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot notify systemd");
+    }
+}
+
+/// The orders to stop.
+struct Orders {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Orders {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| Error::Process {
+                act: "listen for signals",
+                source,
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Everything that stands while the daemon runs.
+struct House {
+    health: Health,
+    _metrics_door: Option<Door>,
+    servers: Arc<Servers>,
+    snapshotters: Arc<Snapshotters>,
+    doors: Doors,
+}
+
+/// What happens to the disks when the doors are closed.
+#[derive(Clone, Copy)]
+enum Closing {
+    /// They stay: containers go on.
+    LeaveDisks,
+    /// Those that nobody uses go, and the disk server with the last one.
+    DetachIdle,
+}
+
+impl House {
+    async fn build(setup: &Setup) -> Result<(Self, Closing), Error> {
+        let config = &setup.config;
+        let health = Health::default();
+        let metrics = Arc::new(Metrics::new("ploop-snapshotter", setup.version)?);
+        // First, so that a long recovery can be watched.
+        let metrics_door = match &config.metrics.address {
+            Some(address) => {
+                let door = Door::open(address, Arc::clone(&metrics), health.clone()).await?;
+                tracing::info!(address = %door.address(), "metrics");
+                Some(door)
+            }
+            None => None,
+        };
+        let servers = Servers::start(config.link_options(&setup.path, &setup.beside)).await?;
+        let servers = Arc::new(servers);
+        let disks = Arc::clone(&servers);
+        let snapshotters = Snapshotters::open(config.snapshot_options(), disks).await?;
+        let snapshotters = Arc::new(snapshotters);
+        watch(&health, &metrics, &servers, &snapshotters);
+        let mut names = Vec::new();
+        for (name, section) in &config.names {
+            let acts = snapshotters
+                .named(name.as_str())
+                .ok_or_else(|| Error::NoName(name.as_str().to_owned()))?;
+            names.push(Name {
+                name: name.as_str().to_owned(),
+                socket: config.socket_of(name, section),
+                acts,
+            });
+        }
+        let observer = Observer::new(move |ended| {
+            metrics.call(&Call {
+                snapshotter: ended.snapshotter,
+                method: ended.method.name(),
+                code: ended.code,
+                took: ended.took,
+            });
+        });
+        let doors = Doors::open(names, config.service_options(), observer).await?;
+        let house = Self {
+            health,
+            _metrics_door: metrics_door,
+            servers,
+            snapshotters,
+            doors,
+        };
+        let closing = if config.service.detach_on_stop {
+            Closing::DetachIdle
+        } else {
+            Closing::LeaveDisks
+        };
+        Ok((house, closing))
+    }
+
+    async fn close(self, closing: Closing) {
+        self.doors.close().await;
+        if matches!(closing, Closing::LeaveDisks) {
+            return;
+        }
+        match self.snapshotters.detach_idle().await {
+            Ok(0) => {}
+            Ok(left) => tracing::warn!(left, "disks stay attached: they are in use"),
+            Err(error) => tracing::warn!(%error, "cannot detach the disks"),
+        }
+        if let Err(error) = self.servers.drain().await {
+            tracing::warn!(%error, "cannot send the disk server home");
+        }
+    }
+}
+
+/// Connects those who know with those who show.
+fn watch(
+    health: &Health,
+    metrics: &Metrics,
+    servers: &Arc<Servers>,
+    snapshotters: &Arc<Snapshotters>,
+) {
+    let asked = Arc::clone(servers);
+    health.check("disk server", move || {
+        let alive = asked.alive();
+        async move {
+            if alive {
+                Ok(())
+            } else {
+                Err("it does not answer".to_owned())
+            }
+        }
+    });
+    let asked = Arc::clone(servers);
+    metrics.source(move || numbers::of_disks(Arc::clone(&asked)));
+    let asked = Arc::clone(snapshotters);
+    metrics.source(move || numbers::of_snapshots(Arc::clone(&asked)));
+}
