@@ -12,8 +12,11 @@ use crate::support::{images, qemu};
 
 const CLUSTER: ClusterSize = ClusterSize::DEFAULT;
 
+/// Bytes of a disk, and what fills them.
+type Filled = (Range<usize>, u8);
+
 /// What `tests/data/qemu/make.sh` wrote: name, size, and which bytes hold what.
-const WRITTEN: [(&str, usize, &[(Range<usize>, u8)]); 4] = [
+const WRITTEN: [(&str, usize, &[Filled]); 4] = [
     ("empty", 1 << 20, &[]),
     (
         "written",
@@ -38,7 +41,7 @@ fn golden(name: &str) -> PathBuf {
         .join(format!("{name}.hds"))
 }
 
-fn disk(size: usize, written: &[(Range<usize>, u8)]) -> Vec<u8> {
+fn disk(size: usize, written: &[Filled]) -> Vec<u8> {
     let mut disk = vec![0; size];
     for (range, byte) in written {
         disk[range.clone()].fill(*byte);

@@ -32,7 +32,7 @@ pub struct Opened {
 
 /// Makes a new image in an empty file: a header, and an index that is a hole. Durable when done.
 ///
-/// The size is rounded up to whole clusters.
+/// The size is rounded up to whole clusters. The file's *name* is its maker's to make durable.
 ///
 /// # Errors
 /// [`Error::NotNew`] if the file has bytes, [`Error::Size`] if no image can have that size, and what
