@@ -3,8 +3,8 @@
 
 mod agree;
 mod architecture;
-mod cli;
 mod bad_chain;
+mod cli;
 mod conformance;
 mod golden;
 mod host_full;

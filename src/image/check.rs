@@ -226,3 +226,7 @@ fn extension_is_there(header: &Header, places: &[Place], length: u64) -> bool {
 #[cfg(test)]
 #[path = "check_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod repair_tests;

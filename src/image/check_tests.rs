@@ -1,18 +1,18 @@
 //! Every defect that an image or a chain can have: found, told apart, refused or mended.
 
-use super::{Level, Report, chain, check, repair};
+use super::{Report, check};
 use crate::format;
 use crate::format::ploop::{HEADER_LEN, Header};
-use crate::image::{Defect, Error, Format, Image, Severity, ploop};
+use crate::image::{Defect, Error, Format, Image, ploop};
 use crate::io::{File, Memory, now};
 use crate::units::{Cluster, ClusterSize, Place};
 
 /// Clusters of 64 KiB, in bytes, sectors and words.
-const SIZE: usize = 64 << 10;
-const SECTORS: u32 = 128;
+pub(super) const SIZE: usize = 64 << 10;
+pub(super) const SECTORS: u32 = 128;
 
 /// An image of 16 clusters with these entries, `places` clusters long, as bytes.
-fn image(entries: &[(usize, u32)], places: usize) -> Vec<u8> {
+pub(super) fn image(entries: &[(usize, u32)], places: usize) -> Vec<u8> {
     let header = Header::new(16 << 16, ClusterSize::DEFAULT)
         .unwrap()
         .closed(entries.is_empty());
@@ -24,12 +24,12 @@ fn image(entries: &[(usize, u32)], places: usize) -> Vec<u8> {
     bytes
 }
 
-fn put(bytes: &mut [u8], at: usize, word: u32) {
+pub(super) fn put(bytes: &mut [u8], at: usize, word: u32) {
     bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
 }
 
 /// A sound image with one word replaced.
-fn with(at: usize, word: u32) -> Vec<u8> {
+pub(super) fn with(at: usize, word: u32) -> Vec<u8> {
     let mut bytes = image(&[(0, 1), (5, 2)], 3);
     put(&mut bytes, at, word);
     bytes
@@ -335,56 +335,6 @@ fn every_defect_is_found_and_nothing_else() {
     }
 }
 
-/// Each kind of corruption is left alone to the last byte; the rest is mended and then clean.
-#[test]
-fn repair_loses_nothing() {
-    let sound = image(&[(0, 1), (5, 2)], 3);
-    let leak = [sound.clone(), vec![7; SIZE + 512]].concat();
-    let mut crashed = leak.clone();
-    put(&mut crashed, 44, 0x746F_6E59);
-    for bytes in [leak, crashed] {
-        let file = Memory::new(bytes);
-        let found = now(repair(&file)).unwrap();
-        assert!(!found.defects.is_empty());
-        assert_eq!(file.to_vec(), sound);
-        // Repeating it finds nothing and does nothing.
-        assert_eq!(now(repair(&file)).unwrap().defects, []);
-    }
-    let mut empty = image(&[], 3);
-    put(&mut empty, 44, 0x746F_6E59);
-    put(&mut empty, 52, 0);
-    let file = Memory::new(empty);
-    now(repair(&file)).unwrap();
-    assert_eq!(file.to_vec(), image(&[], 1));
-
-    let mut both = with(64 + 4 * 9, 1);
-    put(&mut both, 44, 0x746F_6E59);
-    both.resize(5 * SIZE, 7);
-    let mut extension = image(&[(0, 1), (5, 2)], 5);
-    put(&mut extension, 44, 0x312E_3276);
-    put(&mut extension, 56, 3 * SECTORS);
-    for (bytes, mended) in [
-        (both, false),
-        (with(44, 1), false),
-        (with(52, 2), false),
-        (extension, true),
-    ] {
-        let file = Memory::new(bytes.clone());
-        assert_eq!(now(repair(&file)).is_ok(), mended);
-        assert_eq!(file.to_vec(), bytes);
-    }
-}
-
-#[test]
-fn what_is_merely_odd_is_not_mended() {
-    for bytes in [with(52, 1), with(56, 256), image(&[(0, 1), (5, 3)], 4)] {
-        let file = Memory::new(bytes.clone());
-        let report = now(repair(&file)).unwrap();
-        assert_eq!(report.worst(), Some(Severity::Note));
-        assert_eq!(file.to_vec(), bytes);
-    }
-}
-
 #[test]
 fn a_garbage_index_is_told_in_bounded_space() {
     let header = Header::new(16_000 << 16, ClusterSize::DEFAULT).unwrap();
@@ -393,47 +343,6 @@ fn a_garbage_index_is_told_in_bounded_space() {
     let report = look(&bytes);
     assert_eq!(report.defects.len(), 1001);
     assert_eq!(report.defects[1000], Defect::More(16_384 - 16 - 1000));
-}
-
-#[test]
-fn a_chain_has_one_cluster_size_and_never_shrinks() {
-    let level = |size, cluster: u64, in_use| Level {
-        size,
-        cluster: (cluster > 0).then(|| ClusterSize::new(cluster).unwrap()),
-        in_use,
-    };
-    let good = [
-        level(1 << 20, 0, false),
-        level(1 << 20, 65_536, false),
-        level(2 << 20, 65_536, true),
-    ];
-    assert_eq!(chain(&good), []);
-    assert_eq!(chain(&[]), []);
-    let bad = [
-        level(2 << 20, 65_536, true),
-        level(1 << 20, 65_536, false),
-        level(3 << 20, 1 << 20, false),
-    ];
-    assert_eq!(
-        chain(&bad),
-        [
-            (0, Defect::LowerInUse),
-            (
-                1,
-                Defect::Shrinks {
-                    size: 1 << 20,
-                    below: 2 << 20
-                }
-            ),
-            (
-                2,
-                Defect::OtherCluster {
-                    found: ClusterSize::new(1 << 20).unwrap(),
-                    chain: ClusterSize::DEFAULT,
-                }
-            ),
-        ]
-    );
 }
 
 #[test]
