@@ -185,7 +185,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 EOF
   if [ "$C_FORMAT" = 3 ]; then
     local name
-    for name in "$SNAPSHOTTER" "$SNAPSHOTTER-small" overlayfs; do
+    for name in "$SNAPSHOTTER" "$SNAPSHOTTER-small" native; do
       cat >>"$DIR/containerd.toml" <<EOF
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux"
@@ -235,7 +235,13 @@ inside() {
   EXECS=$((EXECS + 1))
   ctr task exec --exec-id "e$EXECS-$BASHPID-$RANDOM" "$1" sh -c "$2"
 }
-container_is_gone() { ! ctr task ls -q 2>/dev/null | grep -qx "$1"; }
+# ticks CONTAINER [FILE]: how far its counter is.
+ticks() {
+  local n
+  n=$(inside "$1" "cat ${2:-/ticks} 2>/dev/null")
+  echo "${n:-0}"
+}
+ticked_since() { [ "$(ticks "$1" "${3:-}")" -gt "$2" ]; }
 remove_container() {
   local c
   for c in "$@"; do

@@ -119,15 +119,14 @@ live_commit() {
   check "and the deleted one, as a whiteout" contains "$files" etc/.wh.group
   check "and nothing that did not change" gone contains "$files" bin/busybox
   local before
-  before=$(inside live 'cat /ticks')
-  check "the container went on" eventually 5 ticked "$before"
+  before=$(ticks live)
+  check "the container went on" eventually 5 ticked_since live "$before"
   "$GO_BIN/images" append --base "$IMAGES/busybox.tar" --layer "$DIR/live.tar" --name "$(name_of committed)" --out "$DIR/committed.tar" || die "no image made of it"
   ctr images import --snapshotter "$SNAPSHOTTER" "$DIR/committed.tar" >/dev/null || die "the import failed"
   run ctr run --rm --snapshotter "$SNAPSHOTTER" "$(name_of committed)" copy sh -c 'cat /made/file; ls /etc'
   check "a container of the commit has the file" equal "$(ctr run --rm --snapshotter "$SNAPSHOTTER" "$(name_of committed)" copy2 cat /made/file)" "by hand"
   remove_container live
 }
-ticked() { [ "$(inside live 'cat /ticks')" -gt "$1" ]; }
 
 snapshotter_killed() {
   step "kill -9 of ploop-snapshotter" "a container writes all the while; it notices nothing, and the next snapshotter knows everything"
@@ -141,8 +140,8 @@ snapshotter_killed() {
   kill -9 "$pid"
   eventually 5 gone alive ploop-snapshotter
   local tick
-  tick=$(inside writer 'cat /ticks')
-  check "the container writes on without it" eventually 10 wrote_since "$tick"
+  tick=$(ticks writer)
+  check "the container writes on without it" eventually 10 ticked_since writer "$tick"
   start_ploop
   check "the disk server is the same process" equal "$(pid_of ploopd)" "$disks"
   eventually 10 snapshots_answer || true
@@ -151,7 +150,6 @@ snapshotter_killed() {
   check "no write ever failed" equal "$(inside writer 'ls /errors 2>/dev/null')" ""
   remove_container writer
 }
-wrote_since() { [ "$(inside writer 'cat /ticks')" -gt "$1" ]; }
 snapshots_answer() { ctr snapshots --snapshotter "$SNAPSHOTTER" ls >/dev/null 2>&1; }
 
 removed() {
