@@ -9,5 +9,6 @@ mod conformance;
 mod golden;
 mod host_full;
 mod model;
+mod service;
 mod support;
 mod tools;
