@@ -57,7 +57,8 @@ impl Store {
         // Held during the transaction: only this method takes it, and writers queue anyway.
         let mut ids = self.ids().lock().unwrap_or_else(PoisonError::into_inner);
         if ids.is_empty() {
-            *ids = set_ids_aside(&*self.database()?)?;
+            let database = self.database()?;
+            *ids = self.mend(&database, set_ids_aside(&database))?;
         }
         let id = Id(ids.start);
         let record = self.write(Durability::None, |tables| {
@@ -303,13 +304,16 @@ impl Store {
         act: impl FnOnce(&mut Writable<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let database = self.database()?;
-        let mut txn = database.begin_write()?;
-        txn.set_durability(durability)?;
-        let mut tables = Writable::write(&txn)?;
-        let done = act(&mut tables)?;
-        drop(tables);
-        txn.commit()?;
-        Ok(done)
+        let transact = || {
+            let mut txn = database.begin_write()?;
+            txn.set_durability(durability)?;
+            let mut tables = Writable::write(&txn)?;
+            let done = act(&mut tables)?;
+            drop(tables);
+            txn.commit()?;
+            Ok(done)
+        };
+        self.mend(&database, transact())
     }
 
     /// Runs `look` on one state of the store.
@@ -318,7 +322,8 @@ impl Store {
         look: impl FnOnce(&Readable) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let database = self.database()?;
-        look(&Readable::read(&database.begin_read()?)?)
+        let transact = || look(&Readable::read(&database.begin_read()?)?);
+        self.mend(&database, transact())
     }
 }
 

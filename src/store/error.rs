@@ -121,6 +121,25 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Does the database refuse everything from now on?
+    pub(super) fn broke_the_store(&self) -> bool {
+        match self {
+            Self::Database(source) => {
+                matches!(&**source, redb::Error::Io(_) | redb::Error::PreviousIo)
+            }
+            _ => false,
+        }
+    }
+
+    /// Has somebody the file open already?
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        matches!(self, Self::Open { source, .. }
+            if matches!(**source, redb::Error::DatabaseAlreadyOpen))
+    }
+}
+
 /// redb has an error type for every verb; to us they are one.
 macro_rules! database {
     ($($from:ty),*) => {$(

@@ -17,6 +17,8 @@
 
 mod db;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod open;
 mod read;
 mod record;

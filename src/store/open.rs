@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TransactionError};
+use redb::{Database, ReadableTable};
 
 use super::Error;
 use super::tables::{LAYOUT, META, Writable};
@@ -13,6 +15,11 @@ use super::tables::{LAYOUT, META, Writable};
 const CACHE: usize = 16 << 20;
 /// Numbers that are set aside at once, so that a number lost with its transaction is not given again.
 const IDS: u64 = 1024;
+
+/// A broken database is in use until the last thread has let it go; wait for that so often, ...
+const TRIES: u32 = 100;
+/// ... and so long each time.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// The store: one file.
 #[derive(Debug)]
@@ -43,29 +50,53 @@ impl Store {
         })
     }
 
+    /// Makes everything before durable, as any other durable step would.
+    #[cfg(test)]
+    pub(crate) fn flush(&self) {
+        set_ids_aside(&self.database().unwrap()).unwrap();
+    }
+
     pub(super) fn ids(&self) -> &Mutex<Range<u64>> {
         &self.ids
     }
 
     /// The database; a fresh one if the last met an I/O error.
-    ///
-    /// After a failed write (the host's disk was full for a moment) redb refuses everything until it is
-    /// opened again. That must not need a restart of ours.
     pub(super) fn database(&self) -> Result<Arc<Database>, Error> {
         let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(database) = &*slot {
-            match database.begin_read() {
-                Err(TransactionError::Storage(StorageError::PreviousIo)) => {}
-                _ => return Ok(Arc::clone(database)),
-            }
-            tracing::warn!(store = %self.path.display(), "opening the store again after an I/O error");
+            return Ok(Arc::clone(database));
         }
-        // The old one holds the file's lock, so it goes first; while another thread still uses it, the
-        // open below fails, and the next call tries again.
-        *slot = None;
-        let database = Arc::new(open(&self.path)?);
+        let mut tries = 0;
+        let database = loop {
+            match open(&self.path) {
+                // Somebody is just finding out that the old one is broken.
+                Err(error) if error.in_use() && tries < TRIES => {
+                    tries += 1;
+                    thread::sleep(AGAIN);
+                }
+                done => break Arc::new(done?),
+            }
+        };
+        tracing::warn!(store = %self.path.display(), "opened the store again after an I/O error");
         *slot = Some(Arc::clone(&database));
         Ok(database)
+    }
+
+    /// Gives a database up that met an I/O error; passes everything else on.
+    ///
+    /// After a failed write (the host's disk was full for a moment) redb refuses everything until it is
+    /// opened again. That must not need a restart of ours.
+    pub(super) fn mend<T>(
+        &self,
+        database: &Arc<Database>,
+        done: Result<T, Error>,
+    ) -> Result<T, Error> {
+        if done.as_ref().is_err_and(Error::broke_the_store) {
+            let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+            // Not the fresh one that another thread has put there since.
+            slot.take_if(|current| Arc::ptr_eq(current, database));
+        }
+        done
     }
 }
 
@@ -114,3 +145,7 @@ pub(super) fn set_ids_aside(database: &Database) -> Result<Range<u64>, Error> {
     txn.commit()?;
     Ok(first..end)
 }
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;
