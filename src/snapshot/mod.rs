@@ -17,7 +17,11 @@
 mod commit;
 mod device;
 mod disks;
+#[cfg(test)]
+mod double;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod golden;
 mod locks;
 mod mounts;

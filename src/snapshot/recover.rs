@@ -158,3 +158,7 @@ fn sweep(dir: &Path, records: &[Record]) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "crash_tests.rs"]
+mod tests;

@@ -166,3 +166,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| Error::Interrupted { what })
 }
+
+#[cfg(test)]
+#[path = "trouble_tests.rs"]
+mod tests;

@@ -21,7 +21,7 @@ use crate::store::{Origin, Record, Store};
 #[derive(Debug)]
 pub struct Snapshotters {
     names: HashMap<String, Arc<Snapshotter>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Snapshotters {
@@ -173,3 +173,7 @@ impl Snapshotter {
         Ok(decide(&disk, &mounts))
     }
 }
+
+#[cfg(test)]
+#[path = "acts_tests.rs"]
+mod tests;
