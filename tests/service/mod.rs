@@ -1,7 +1,10 @@
 //! containerd's snapshots service over a real socket, asked by the generated client.
 //!
-//! Behind it stands a double, which hangs and fails as it is told to.
+//! `door` puts a double behind it, which hangs and fails as it is told to; `real` runs the real
+//! daemons, with real disks.
 
 mod client;
+mod daemon;
 mod door;
 mod double;
+mod real;
