@@ -157,6 +157,17 @@ pub enum Error {
         /// Its process number, as it wrote it down.
         owner: String,
     },
+    /// The records are gone and what they named is still there.
+    #[error(
+        "{store} is missing, but {deltas} still holds the disks that it names: put the store back, or \
+         move the deltas away to begin anew; nothing was touched"
+    )]
+    StoreLost {
+        /// Where the records should be.
+        store: PathBuf,
+        /// Where the disks are.
+        deltas: PathBuf,
+    },
     /// The root lies on a file system that cannot do what we need.
     #[error(
         "{root} lies on a file system where one cannot {verb} a file: \
@@ -255,9 +266,10 @@ impl Error {
             | Self::UnevenSize { .. } => ErrorKind::FailedPrecondition,
             Self::Disk { source, .. } => disk_kind(source.kind()),
             Self::Failed { .. } | Self::NotSealed { .. } => ErrorKind::Unavailable,
-            Self::Missing { .. } | Self::GoldenLost { .. } | Self::GoldenChanged { .. } => {
-                ErrorKind::DataLoss
-            }
+            Self::StoreLost { .. }
+            | Self::Missing { .. }
+            | Self::GoldenLost { .. }
+            | Self::GoldenChanged { .. } => ErrorKind::DataLoss,
             Self::File { source, .. } => file_kind(source),
             Self::Image { source, .. } => image_kind(source),
             Self::Golden { source, .. } => golden_kind(source),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::Error;
-use super::paths::Paths;
+use super::paths::{Found, Paths, found};
 use crate::io::{Direct, File as _, Piece, now};
 use crate::units::ByteRange;
 
@@ -52,6 +52,20 @@ pub(super) fn claim(paths: &Paths) -> Result<RootLock, Error> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(Error::file("write", &path))?;
     Ok(RootLock { _file: file })
+}
+
+/// An empty store beside deltas that it should name means that the store was lost, not that the deltas
+/// are nobody's: sweeping them would turn a mistake that can be mended into a loss.
+pub(super) fn refuse_without_store(paths: &Paths) -> Result<(), Error> {
+    let (store, deltas) = (paths.store(), paths.deltas());
+    if store.exists() {
+        return Ok(());
+    }
+    let is_delta = |name: &str| matches!(found(name), Found::Delta(_));
+    if names(&deltas)?.iter().any(|(name, _)| is_delta(name)) {
+        return Err(Error::StoreLost { store, deltas });
+    }
+    Ok(())
 }
 
 /// Tries out O_DIRECT and hole punching: the disk server cannot do without either.
@@ -125,7 +139,7 @@ pub(super) fn names(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Error, Paths, claim, probe};
+    use super::{Error, Paths, claim, probe, refuse_without_store};
     use crate::snapshot::ErrorKind;
 
     #[test]
@@ -168,5 +182,19 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("ext4") && text.contains("xfs"), "{text}");
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    }
+
+    #[test]
+    fn deltas_without_their_store_are_never_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let _lock = claim(&paths).unwrap();
+        refuse_without_store(&paths).unwrap();
+        std::fs::write(paths.delta(crate::store::Id(7)), "a disk").unwrap();
+        let error = refuse_without_store(&paths).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DataLoss);
+        assert!(error.to_string().contains("put the store back"), "{error}");
+        std::fs::write(paths.store(), "").unwrap();
+        refuse_without_store(&paths).unwrap();
     }
 }

@@ -44,6 +44,7 @@ impl Snapshotters {
         let (lock, store) = blocking("opening the root", move || {
             let lock = root::claim(&tree)?;
             root::probe(&tree)?;
+            root::refuse_without_store(&tree)?;
             let store = Store::open(&tree.store())?;
             root::sync_dir(tree.root())?;
             Ok::<_, Error>((lock, store))
