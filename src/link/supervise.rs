@@ -54,6 +54,7 @@ pub struct Servers {
     state: watch::Receiver<State>,
     generation: watch::Receiver<u64>,
     trouble: Arc<Notify>,
+    started: bool,
     monitor: JoinHandle<()>,
 }
 
@@ -71,6 +72,7 @@ impl Servers {
     /// If there is none and none can be started, if it hangs, or if it speaks another protocol.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let client = Client::new(&options.socket, options.limits);
+        let mut started = false;
         let hello = match client.hello().await {
             Ok(hello) => {
                 let pid = hello.pid;
@@ -78,7 +80,10 @@ impl Servers {
                 hello
             }
             Err(error) if error.kind() == Kind::Unavailable => match &options.start {
-                Some(how) => start::start(how, &client, options.limits.start).await?,
+                Some(how) => {
+                    started = true;
+                    start::start(how, &client, options.limits.start).await?
+                }
                 None => wait_for_one(&client, options.limits.start).await?,
             },
             Err(error) => return Err(error),
@@ -109,6 +114,7 @@ impl Servers {
             state,
             generation,
             trouble,
+            started,
             monitor: tokio::spawn(monitor.run()),
         })
     }
@@ -156,9 +162,13 @@ impl Servers {
 
     /// Asks the server to take no new disk and to end with its last one; answers how many it has.
     ///
+    /// From then on nobody looks after it: a monitor that goes on would see its end as a death, and
+    /// start another one.
+    ///
     /// # Errors
     /// See [`Kind`].
     pub async fn drain(&self) -> Result<u64, Error> {
+        self.monitor.abort();
         self.watched(self.client.drain()).await
     }
 
@@ -166,6 +176,12 @@ impl Servers {
     #[must_use]
     pub fn hello(&self) -> Hello {
         self.state.borrow().hello.clone()
+    }
+
+    /// Was there none before us? Then whoever cannot go on after all may send it home again.
+    #[must_use]
+    pub fn started(&self) -> bool {
+        self.started
     }
 
     /// Did the server give its last sign of life in time?
