@@ -141,10 +141,33 @@ impl House {
         };
         let servers = Servers::start(config.link_options(&setup.path, &setup.beside)).await?;
         let servers = Arc::new(servers);
-        let disks = Arc::clone(&servers);
+        let built = Self::open(config, health, metrics, metrics_door, &servers).await;
+        if built.is_err() && servers.started() {
+            // A disk server for a daemon that does not come up would stay for ever.
+            if let Err(error) = servers.drain().await {
+                tracing::warn!(%error, "cannot send the disk server home");
+            }
+        }
+        let closing = if config.service.detach_on_stop {
+            Closing::DetachIdle
+        } else {
+            Closing::LeaveDisks
+        };
+        Ok((built?, closing))
+    }
+
+    /// What stands on the disk server: snapshots, and the doors to them.
+    async fn open(
+        config: &Config,
+        health: Health,
+        metrics: Arc<Metrics>,
+        metrics_door: Option<Door>,
+        servers: &Arc<Servers>,
+    ) -> Result<Self, Error> {
+        let disks = Arc::clone(servers);
         let snapshotters = Snapshotters::open(config.snapshot_options(), disks).await?;
         let snapshotters = Arc::new(snapshotters);
-        watch(&health, &metrics, &servers, &snapshotters);
+        watch(&health, &metrics, servers, &snapshotters);
         let mut names = Vec::new();
         for (name, section) in &config.names {
             let acts = snapshotters
@@ -165,19 +188,13 @@ impl House {
             });
         });
         let doors = Doors::open(names, config.service_options(), observer).await?;
-        let house = Self {
+        Ok(Self {
             health,
             _metrics_door: metrics_door,
-            servers,
+            servers: Arc::clone(servers),
             snapshotters,
             doors,
-        };
-        let closing = if config.service.detach_on_stop {
-            Closing::DetachIdle
-        } else {
-            Closing::LeaveDisks
-        };
-        Ok((house, closing))
+        })
     }
 
     async fn close(self, closing: Closing) {

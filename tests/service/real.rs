@@ -295,14 +295,22 @@ async fn a_second_daemon_is_refused_and_the_first_not_disturbed() {
     let _daemon = place.start();
     let client = place.client().await;
     client.prepare("a", "").await.unwrap();
-    let same_root = place.configure(
-        "same-root.toml",
-        "root",
-        "run2",
-        "[disk_server]\nstart = false\nstart_limit = '1s'\n",
-    );
+    let same_root = place.configure("same-root.toml", "root", "run2", "");
     let (code, words) = run(&same_root, &[]);
     assert_eq!(code, Some(1), "{words}");
+    let root = place.path("root");
+    assert!(words.contains(root.to_str().unwrap()), "{words}");
+    // The disk server that it had started is gone again.
+    let begun = Instant::now();
+    while place.path("run2/ploopd.sock").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "a ploopd stays");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(
+        !mounts.contains(place.path("run2").to_str().unwrap()),
+        "nor another one came"
+    );
     let same_run = place.configure("same-run.toml", "root2", "run", "");
     let (code, words) = run(&same_run, &[]);
     assert_eq!(code, Some(1), "{words}");
