@@ -10,5 +10,6 @@ mod golden;
 mod host_full;
 mod model;
 mod service;
+mod snapshots;
 mod support;
 mod tools;
