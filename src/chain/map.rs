@@ -128,6 +128,13 @@ impl TopMap {
         });
     }
 
+    /// The entry did not get into the index after all.
+    pub fn unsettle(&mut self, cluster: Cluster) {
+        self.slot(cluster, |page, slot| {
+            page.pending[slot / 64] |= 1 << (slot % 64);
+        });
+    }
+
     /// The entry goes into the index.
     pub fn settle(&mut self, cluster: Cluster) {
         self.slot(cluster, |page, slot| {

@@ -89,6 +89,14 @@ impl Top {
         round
     }
 
+    /// A round could not be written: its entries are pending as before.
+    pub fn put_back(&mut self, round: Vec<Cluster>) {
+        for cluster in round {
+            self.map.unsettle(cluster);
+            self.pending.push(cluster);
+        }
+    }
+
     /// Gives the vector of a finished round back, to be filled again.
     pub fn reuse(&mut self, mut round: Vec<Cluster>) {
         if self.pending.is_empty() && self.pending.capacity() < round.capacity() {
@@ -133,6 +141,21 @@ mod tests {
         );
         top.reuse(round);
         assert_eq!(top.take_pending(), [Cluster(2)]);
+    }
+
+    #[test]
+    fn a_round_that_was_put_back_is_taken_again() {
+        let mut top = Top::new(&[], Place(1));
+        top.publish(Cluster(1), Place(1));
+        let round = top.take_pending();
+        top.publish(Cluster(2), Place(2));
+        top.put_back(round);
+        assert_eq!(
+            (top.map().settled(Cluster(1)), top.map().find(Cluster(1))),
+            (0, Some(Place(1)))
+        );
+        assert_eq!(top.take_pending(), [Cluster(2), Cluster(1)]);
+        assert_eq!(top.map().settled(Cluster(1)), 1);
     }
 
     #[test]

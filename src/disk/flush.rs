@@ -25,12 +25,24 @@ use crate::units::Cluster;
 /// Bytes of the index that are written at once.
 const INDEX_PAGE: usize = 4096;
 
-/// Rounds of one disk.
+/// Rounds of one disk, by number.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
+    running: Cell<bool>,
     started: Cell<u64>,
-    finished: Cell<u64>,
+    /// The last one that was done: it covers all before it.
+    done: Cell<u64>,
+    /// The last one that ended because the host had no space.
+    full: Cell<u64>,
     gate: Gate,
+}
+
+/// Why a round was not done.
+enum Unfinished {
+    /// The host had no space for the index. Nothing is lost: the entries are pending again.
+    Full,
+    /// What was written may be gone.
+    Broken(String),
 }
 
 impl<F: File> Disk<F> {
@@ -45,24 +57,31 @@ impl<F: File> Disk<F> {
             if self.shared.failed().is_some() {
                 return Err(Errno::IO);
             }
-            if rounds.finished.get() >= mine {
+            if rounds.done.get() >= mine {
                 return Ok(());
             }
-            if rounds.started.get() > rounds.finished.get() {
+            if rounds.full.get() >= mine {
+                return Err(Errno::NOSPC);
+            }
+            if rounds.running.get() {
                 rounds.gate.pass().await;
                 continue;
             }
-            rounds.started.set(rounds.started.get() + 1);
+            let number = rounds.started.get() + 1;
+            rounds.started.set(number);
+            rounds.running.set(true);
             let answer = self.round(writable).await;
-            if let Err(error) = answer {
-                self.shared.fail(&error);
+            rounds.running.set(false);
+            match answer {
+                Ok(()) => rounds.done.set(number),
+                Err(Unfinished::Full) => rounds.full.set(number),
+                Err(Unfinished::Broken(why)) => self.shared.fail(&why),
             }
-            rounds.finished.set(rounds.started.get());
             rounds.gate.open();
         }
     }
 
-    async fn round(&self, writable: &Writable<F>) -> Result<(), String> {
+    async fn round(&self, writable: &Writable<F>) -> Result<(), Unfinished> {
         self.shared.counters.rounds.add(1);
         // Taken before the first sync: it covers the data of exactly these entries, and more.
         let mut round = writable.top.borrow_mut().take_pending();
@@ -71,15 +90,20 @@ impl<F: File> Disk<F> {
                 .file
                 .sync()
                 .await
-                .map_err(|error| failed("sync of data", &error))?;
+                .map_err(|error| broken("sync of data", &error))?;
         }
         if !round.is_empty() {
-            self.write_index(writable, &mut round).await?;
+            let written = self.write_index(writable, &mut round).await;
+            if let Err(Unfinished::Full) = written {
+                writable.top.borrow_mut().put_back(round);
+                return written;
+            }
+            written?;
             writable
                 .file
                 .sync()
                 .await
-                .map_err(|error| failed("sync of the index", &error))?;
+                .map_err(|error| broken("sync of the index", &error))?;
             if let Some(pending) = writable.pending.borrow_mut().as_mut() {
                 for cluster in &round {
                     pending.settle(*cluster);
@@ -100,7 +124,7 @@ impl<F: File> Disk<F> {
         &self,
         writable: &Writable<F>,
         round: &mut [Cluster],
-    ) -> Result<(), String> {
+    ) -> Result<(), Unfinished> {
         round.sort_unstable();
         let mut last = None;
         let buffer = Piece::zeroed(INDEX_PAGE);
@@ -124,14 +148,15 @@ impl<F: File> Disk<F> {
                     other => io::Error::other(other),
                 })
             };
-            self.hold(write)
-                .await
-                .map_err(|errno| failed("write of the index", &errno.into()))?;
+            self.hold(write).await.map_err(|errno| match errno {
+                Errno::NOSPC | Errno::DQUOT => Unfinished::Full,
+                errno => broken("write of the index", &errno.into()),
+            })?;
         }
         Ok(())
     }
 }
 
-fn failed(what: &str, error: &io::Error) -> String {
-    format!("{what} failed: {error}")
+fn broken(what: &str, error: &io::Error) -> Unfinished {
+    Unfinished::Broken(format!("{what} failed: {error}"))
 }

@@ -282,6 +282,26 @@ fn a_failed_sync_is_final_however_often_the_next_one_would_succeed() {
 }
 
 #[test]
+fn an_index_that_finds_no_space_is_written_at_the_next_flush() {
+    let (disk, file) = disk();
+    write(&disk, 8 * K, 512).unwrap();
+    *file.fail_writes.lock().unwrap() = Some(Errno::NOSPC);
+    assert_eq!(flush(&disk), Err(Errno::NOSPC));
+    assert_eq!(disk.shared.failed(), None);
+    *file.fail_writes.lock().unwrap() = None;
+    file.taken();
+    flush(&disk).unwrap();
+    assert_eq!(
+        file.taken(),
+        [INDEX, Asked::Sync],
+        "the data were synced before"
+    );
+    let entry = Piece::zeroed(4);
+    now(file.memory.read_at(64 + 4 * 8, entry.clone())).unwrap();
+    assert_eq!(entry.to_vec(), [1, 0, 0, 0]);
+}
+
+#[test]
 fn a_failed_write_reaches_its_own_request_and_changes_no_cluster() {
     let (disk, file) = disk();
     *file.fail_writes.lock().unwrap() = Some(Errno::IO);
