@@ -334,6 +334,7 @@ fn store_kind(error: &store::Error) -> ErrorKind {
         E::NotActive { .. } | E::HasChildren { .. } => ErrorKind::FailedPrecondition,
         E::BadRecord { .. } | E::MissingRecord { .. } => ErrorKind::DataLoss,
         E::Open { .. } | E::Database(_) if error.no_space() => ErrorKind::ResourceExhausted,
+        E::Database(_) if error.broke_the_store() => ErrorKind::Unavailable,
         E::WrongStage { .. }
         | E::StoreVersion { .. }
         | E::RecordVersion { .. }

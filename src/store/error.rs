@@ -122,8 +122,9 @@ impl Error {
 }
 
 impl Error {
-    /// Does the database refuse everything from now on?
-    pub(super) fn broke_the_store(&self) -> bool {
+    /// Was it the host's I/O? The store is opened again with the next question.
+    #[must_use]
+    pub fn broke_the_store(&self) -> bool {
         match self {
             Self::Database(source) => {
                 matches!(&**source, redb::Error::Io(_) | redb::Error::PreviousIo)
