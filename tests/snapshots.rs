@@ -13,10 +13,11 @@ use ploop_snapshotter::snapshot::{
 
 /// A node: root, disk server, snapshotter. Everything goes when it is dropped.
 struct Node {
-    folder: Folder,
-    servers: Arc<Servers>,
-    all: Snapshotters,
     ploop: Arc<Snapshotter>,
+    all: Snapshotters,
+    servers: Arc<Servers>,
+    /// Last: it ends the disk server.
+    folder: Folder,
 }
 
 /// A directory, and the disk server that runs in it.
@@ -149,6 +150,8 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let pid = self.servers.hello().pid.to_string();
         let run = self.path().join("run");
+        // Or whoever still holds the client would start another one.
+        let _ = fs::remove_file(self.path().join("config.toml"));
         // The second signal ends it though disks may be left by a test that failed.
         for _ in 0..100 {
             if !Path::new("/proc").join(&pid).exists() {
