@@ -6,6 +6,7 @@ mod architecture;
 mod bad_chain;
 mod cli;
 mod conformance;
+mod disk_server;
 mod golden;
 mod host_full;
 mod model;

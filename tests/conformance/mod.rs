@@ -1,3 +1,4 @@
 //! One suite for a family, run over every member of it.
 
+mod device;
 mod disk;

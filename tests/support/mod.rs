@@ -3,4 +3,5 @@
 pub(crate) mod engine;
 pub(crate) mod images;
 pub(crate) mod openvz;
+pub(crate) mod ploopd;
 pub(crate) mod qemu;

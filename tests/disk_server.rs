@@ -1,0 +1,302 @@
+//! The life of a disk server's process: adopted, killed, stopped, stuck, drained, of another version.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use ploop_snapshotter::link::{Kind, Servers};
+use ploop_snapshotter::proto::v1;
+use ploop_snapshotter::proto::v1::disks_server::{Disks, DisksServer};
+use rustix::process::Signal;
+use tonic::{Request, Response, Status};
+
+use crate::support::ploopd::{Mounted, Ploopd, alive, run, stopped, wait_until};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn a_living_server_is_adopted_with_its_disks() {
+    let mut server = Ploopd::start();
+    let disk = server.attach("a", &[server.delta("a", MIB)]).unwrap();
+    let pid = server.pid();
+    server.connect(true).unwrap();
+    assert_eq!(server.pid(), pid);
+    assert_eq!(server.block(server.servers().list()).unwrap(), [disk]);
+    let second = server.second();
+    assert!(!second.status.success());
+    let words = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(
+        words.contains(&format!("another ploopd (process {pid}) owns")),
+        "{words}"
+    );
+    assert!(alive(pid));
+    assert_eq!(server.mounts(), 1, "the second one touched nothing");
+}
+
+/// What a container was told survives the server: its writes are there after `kill -9`, flushed or not,
+/// because the device has already forgotten them.
+#[test]
+fn a_killed_server_is_replaced_and_what_it_answered_is_there() {
+    let server = Ploopd::start();
+    let delta = server.delta("a", 16 * MIB);
+    let disk = server.attach("a", std::slice::from_ref(&delta)).unwrap();
+    let device = fs::File::options().write(true).open(&disk.device).unwrap();
+    device.write_all_at(&[1; 8192], MIB).unwrap();
+    device.sync_data().unwrap();
+    let direct = rustix::fs::OFlags::DIRECT;
+    rustix::fs::fcntl_setfl(&device, direct).unwrap();
+    let unflushed = ploop_snapshotter::io::Piece::from_bytes(&[2; 8192]);
+    unflushed.with_bytes(|bytes| device.write_all_at(bytes, 5 * MIB).unwrap());
+    drop(device);
+
+    let generations = server.servers().generations();
+    assert_eq!(*generations.borrow(), 1);
+    let killed = server.pid();
+    server.signal(Signal::KILL);
+    wait_until("ploopd dies", || !alive(killed));
+    let begun = Instant::now();
+    while let Err(error) = server.block(server.servers().list()) {
+        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    wait_until("the monitor says so", || *generations.borrow() == 2);
+    assert_ne!(server.pid(), killed);
+    assert!(server.loops().is_empty(), "{:?}", server.loops());
+    assert_eq!(server.mounts(), 1);
+    assert!(
+        server
+            .log()
+            .contains("the server before ended while it served disks")
+    );
+
+    let disk = server.attach("b", &[delta]).unwrap();
+    let bytes = fs::read(&disk.device).unwrap();
+    let at = |start: u64| usize::try_from(start).unwrap();
+    assert!(bytes[at(MIB)..at(MIB) + 8192] == [1; 8192]);
+    assert!(bytes[at(5 * MIB)..at(5 * MIB) + 8192] == [2; 8192]);
+}
+
+/// A container still has the dead server's device mounted. The new server must start all the same, and
+/// the disk must be attachable again beside its dead device.
+#[test]
+fn a_dead_device_that_is_still_mounted_keeps_nobody() {
+    let server = Ploopd::start();
+    let delta = server.delta("a", 64 * MIB);
+    let disk = server.attach("a", std::slice::from_ref(&delta)).unwrap();
+    run("mkfs.ext4", &["-q", disk.device.to_str().unwrap()]);
+    let mounted = Mounted::new(&disk.device);
+    fs::write(mounted.path("kept"), "kept").unwrap();
+    fs::File::open(mounted.path("kept"))
+        .unwrap()
+        .sync_all()
+        .unwrap();
+    server.signal(Signal::KILL);
+    let killed = server.pid();
+    wait_until("another server", || {
+        server.pid() != killed && server.servers().alive()
+    });
+    let mut file = fs::File::create(mounted.path("lost")).ok();
+    let written = file
+        .as_mut()
+        .map(|file| file.write_all(b"lost").and_then(|()| file.sync_all()));
+    assert!(
+        !matches!(written, Some(Ok(()))),
+        "a dead disk takes nothing"
+    );
+    drop(file);
+    assert!(
+        server
+            .log()
+            .contains("still has these dead devices open or mounted")
+    );
+
+    let again = server.attach("a", &[delta]).unwrap();
+    assert_ne!(again.device, disk.device);
+    drop(mounted);
+    wait_until("the kernel frees the dead device", || {
+        let device = disk.device.file_name().unwrap().to_str().unwrap();
+        !fs::exists(format!("/sys/block/{device}/loop/backing_file")).unwrap()
+    });
+    let mounted = Mounted::new(&again.device);
+    assert_eq!(fs::read_to_string(mounted.path("kept")).unwrap(), "kept");
+    drop(mounted);
+    run("e2fsck", &["-fn", again.device.to_str().unwrap()]);
+}
+
+fn stopped_whole(pid: u32) -> bool {
+    let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.all(|task| stopped(task.unwrap().file_name().to_str().unwrap().parse().unwrap()))
+}
+
+#[test]
+fn a_stuck_server_costs_the_limit_and_no_more() {
+    let server = Ploopd::start();
+    let pid = server.pid();
+    server.signal(Signal::STOP);
+    wait_until("every thread stands still", || stopped_whole(pid));
+    let begun = Instant::now();
+    let error = server.block(server.servers().list()).unwrap_err();
+    let took = begun.elapsed();
+    server.signal(Signal::CONT);
+    assert_eq!(error.kind(), Kind::Timeout);
+    assert!(
+        error.to_string().contains("did not answer List within 2s"),
+        "{error}"
+    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    wait_until("it answers again", || {
+        server.block(server.servers().list()).is_ok()
+    });
+    assert!(
+        alive(server.pid()),
+        "a stuck server is not killed: it has disks"
+    );
+}
+
+#[test]
+fn told_to_end_it_serves_until_the_last_disk_has_gone() {
+    let server = Ploopd::start();
+    let (one, two) = (server.delta("a", MIB), server.delta("b", MIB));
+    server.attach("a", std::slice::from_ref(&one)).unwrap();
+    let pid = server.pid();
+    server.signal(Signal::TERM);
+    wait_until("it drains", || {
+        server
+            .attach("b", std::slice::from_ref(&two))
+            .is_err_and(|e| e.kind() == Kind::Unavailable)
+    });
+    assert!(
+        server.attach("a", &[one]).is_ok(),
+        "what is there is still served"
+    );
+    assert!(alive(pid));
+    server.detach("a").unwrap();
+    wait_until("it ends", || !alive(pid));
+    assert!(
+        !server.log().contains("stays; the next start"),
+        "{}",
+        server.log()
+    );
+}
+
+#[test]
+fn told_twice_it_ends_at_once_and_in_order() {
+    let mut server = Ploopd::start();
+    let delta = server.delta("a", MIB);
+    let disk = server.attach("a", std::slice::from_ref(&delta)).unwrap();
+    let pid = server.pid();
+    let device = fs::File::options().write(true).open(&disk.device).unwrap();
+    device.write_all_at(&[5; 4096], 0).unwrap();
+    device.sync_data().unwrap();
+    server.signal(Signal::TERM);
+    wait_until("it drains", || {
+        server.log().contains("serving until the last")
+    });
+    server.signal(Signal::TERM);
+    wait_until("it ends", || !alive(pid));
+    drop(device);
+    server.connect(true).unwrap();
+    let disk = server.attach("a", &[delta]).unwrap();
+    assert!(fs::read(&disk.device).unwrap()[..4096] == [5; 4096]);
+}
+
+#[test]
+fn nobody_there_is_said_quickly_and_clearly() {
+    let mut server = Ploopd::folders();
+    let mut options = server.options(false);
+    options.limits.start = Duration::from_millis(300);
+    let error = server.block(Servers::start(options)).err().unwrap();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(
+        error.to_string().contains("no disk server answers at"),
+        "{error}"
+    );
+
+    fs::write(
+        server.run_folder().with_file_name("config.toml"),
+        "shards = nonsense",
+    )
+    .unwrap();
+    let error = server.connect(true).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(error.to_string().contains("config.toml"), "{error}");
+
+    let mut options = server.options(true);
+    options.start.as_mut().unwrap().binary = "/nonexistent/ploopd".into();
+    let error = server.block(Servers::start(options)).err().unwrap();
+    assert!(error.to_string().contains("/nonexistent/ploopd"), "{error}");
+}
+
+/// A server from the future: it greets, and that is all we may ask.
+struct Stranger;
+
+#[tonic::async_trait]
+impl Disks for Stranger {
+    async fn hello(
+        &self,
+        _: Request<v1::HelloRequest>,
+    ) -> Result<Response<v1::HelloReply>, Status> {
+        Ok(Response::new(v1::HelloReply {
+            protocol: 99,
+            version: "9.9".to_owned(),
+            pid: std::process::id(),
+            ..v1::HelloReply::default()
+        }))
+    }
+    async fn attach(&self, _: Request<v1::AttachRequest>) -> Result<Response<v1::Disk>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn detach(
+        &self,
+        _: Request<v1::DetachRequest>,
+    ) -> Result<Response<v1::DetachReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<v1::SyncReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn stats(
+        &self,
+        _: Request<v1::StatsRequest>,
+    ) -> Result<Response<v1::StatsReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn drain(
+        &self,
+        _: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[test]
+fn a_server_of_another_protocol_is_refused_with_both_numbers() {
+    let server = Ploopd::folders();
+    fs::create_dir_all(server.run_folder()).unwrap();
+    let error = server.block(async {
+        let listener = tokio::net::UnixListener::bind(server.socket()).unwrap();
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        let door = tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(DisksServer::new(Stranger))
+                .serve_with_incoming(incoming),
+        );
+        let error = Servers::start(server.options(true)).await.err().unwrap();
+        door.abort();
+        error
+    });
+    let words = error.to_string();
+    for part in [
+        "speaks protocol 99",
+        "speaks 1",
+        "version 9.9",
+        "stop that ploopd",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+}

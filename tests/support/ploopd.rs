@@ -1,0 +1,271 @@
+//! A real `ploopd` with a run folder of its own, asked through `link` as the snapshotter asks it.
+
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ploop_snapshotter::link::{Delta, Disk, Error, Format, Limits, Options, Seal};
+use ploop_snapshotter::link::{Servers, StartOptions};
+use ploop_snapshotter::units::ClusterSize;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::images;
+
+/// The server, its client, and the folders of both.
+pub(crate) struct Ploopd {
+    pub(crate) folder: tempfile::TempDir,
+    run: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    servers: Option<Servers>,
+}
+
+impl Ploopd {
+    pub(crate) fn start() -> Self {
+        let mut server = Self::folders();
+        server.connect(true).unwrap();
+        server
+    }
+
+    /// The folders alone.
+    pub(crate) fn folders() -> Self {
+        let server = Self {
+            folder: tempfile::tempdir().unwrap(),
+            run: tempfile::tempdir_in("/dev/shm").unwrap(),
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .unwrap(),
+            servers: None,
+        };
+        let text = format!(
+            "run_dir = {:?}\nroot = {:?}\n[disk_server]\nshards = 1\n[names.ploop]\n",
+            server.run_folder(),
+            server.folder.path()
+        );
+        fs::write(server.config(), text).unwrap();
+        server
+    }
+
+    pub(crate) fn run_folder(&self) -> PathBuf {
+        self.run.path().join("run")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run_folder().join("ploopd.sock")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.run.path().join("config.toml")
+    }
+
+    pub(crate) fn options(&self, start: bool) -> Options {
+        Options {
+            socket: self.socket(),
+            start: start.then(|| StartOptions {
+                binary: env!("CARGO_BIN_EXE_ploopd").into(),
+                config_path: self.config(),
+                arguments: Vec::new(),
+                log: self.run_folder().join("ploopd.log"),
+            }),
+            limits: Limits {
+                other: Duration::from_secs(2),
+                ..Limits::default()
+            },
+        }
+    }
+
+    /// Finds the server that runs, or starts one.
+    pub(crate) fn connect(&mut self, start: bool) -> Result<(), Error> {
+        self.servers = None;
+        let servers = self.block(Servers::start(self.options(start)))?;
+        self.servers = Some(servers);
+        Ok(())
+    }
+
+    pub(crate) fn servers(&self) -> &Servers {
+        self.servers.as_ref().unwrap()
+    }
+
+    pub(crate) fn block<T>(&self, act: impl Future<Output = T>) -> T {
+        self.runtime.block_on(act)
+    }
+
+    pub(crate) fn attach(&self, id: &str, deltas: &[Delta]) -> Result<Disk, Error> {
+        self.block(self.servers().attach(id, deltas, false))
+    }
+
+    pub(crate) fn view(&self, id: &str, deltas: &[Delta]) -> Result<Disk, Error> {
+        self.block(self.servers().attach(id, deltas, true))
+    }
+
+    pub(crate) fn detach(&self, id: &str) -> Result<bool, Error> {
+        Ok(self.block(self.servers().detach(id, false))?.existed)
+    }
+
+    pub(crate) fn seal(&self, id: &str) -> Result<Option<Seal>, Error> {
+        Ok(self.block(self.servers().detach(id, true))?.seal)
+    }
+
+    /// A new, empty, writable delta.
+    pub(crate) fn delta(&self, name: &str, size: u64) -> Delta {
+        let path = self.folder.path().join(name);
+        images::create(&path, size, ClusterSize::DEFAULT);
+        Delta {
+            path,
+            format: Format::Ploop,
+            seal: None,
+        }
+    }
+
+    /// Starts another process like ours and waits for its end.
+    pub(crate) fn second(&self) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_ploopd"))
+            .arg("--config")
+            .arg(self.config())
+            .output()
+            .unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.servers().hello().pid
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.pid(), signal);
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.run_folder().join("ploopd.log")).unwrap_or_default()
+    }
+
+    /// Servers that read our configuration.
+    fn processes(&self) -> Vec<u32> {
+        let config = self.config();
+        let wanted = config.to_str().unwrap().as_bytes();
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Vec::new();
+        };
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                line.split(|byte| *byte == 0).any(|word| word == wanted) && alive(*pid)
+            })
+            .collect()
+    }
+
+    /// Loop devices that hang on our run folder.
+    pub(crate) fn loops(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/sys/block").unwrap() {
+            let entry = entry.unwrap();
+            let backing = fs::read_to_string(entry.path().join("loop/backing_file"));
+            if backing.is_ok_and(|path| Path::new(path.trim()).starts_with(self.run.path())) {
+                found.push(entry.file_name().into_string().unwrap());
+            }
+        }
+        found
+    }
+
+    /// Mounts that hang on our run folder.
+    pub(crate) fn mounts(&self) -> usize {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let run = self.run.path().to_str().unwrap();
+        table.lines().filter(|line| line.contains(run)).count()
+    }
+}
+
+impl Drop for Ploopd {
+    fn drop(&mut self) {
+        // The monitor first: it would start another one.
+        drop(self.servers.take());
+        let begun = Instant::now();
+        // No panic here: this also runs when a test has failed, perhaps with a stopped server.
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                break;
+            }
+            let patient = begun.elapsed() < Duration::from_secs(10);
+            for pid in left {
+                send(pid, if patient { Signal::TERM } else { Signal::KILL });
+                send(pid, Signal::CONT);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // The folder must not be removed through a mount.
+        let _ = Command::new("umount")
+            .args(["-q", "-l"])
+            .arg(self.run_folder().join("fuse"))
+            .output();
+    }
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = kill_process(pid, signal);
+}
+
+/// Is there such a process, and is it more than a zombie?
+pub(crate) fn alive(pid: u32) -> bool {
+    state(pid).is_some_and(|state| !"ZX".contains(state))
+}
+
+/// Does the process stand still? A signal is sent at once and obeyed a moment later.
+pub(crate) fn stopped(pid: u32) -> bool {
+    state(pid) == Some('T')
+}
+
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+pub(crate) fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a program that has to succeed; its output.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {text}");
+    text
+}
+
+/// A mount that ends with the test.
+pub(crate) struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    pub(crate) fn new(device: &Path) -> Self {
+        let point = tempfile::tempdir().unwrap();
+        run(
+            "mount",
+            &[device.to_str().unwrap(), point.path().to_str().unwrap()],
+        );
+        Self(point)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily where it must be: a dead disk's file system cannot be written out.
+        let point = self.0.path().to_str().unwrap();
+        let ended = Command::new("umount").arg(point).output();
+        if !ended.is_ok_and(|output| output.status.success()) {
+            let _ = Command::new("umount").args(["-l", point]).output();
+        }
+    }
+}
