@@ -270,7 +270,7 @@ loops_left() {
 }
 deltas_left() { find "$DIR/root" -name '*.hds' 2>/dev/null; }
 none() { [ -z "$("$@")" ]; }
-used() { du -s --block-size=1 "$DIR/root" | cut -f1; } # bytes on the host's disk
+used() { du -s --block-size=1 "$1" | cut -f1; } # bytes on the host's disk
 
 # tear_down: ends what was started, whatever state it is in. Succeeds when nothing had to be forced.
 tear_down() {

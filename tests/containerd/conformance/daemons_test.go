@@ -139,7 +139,20 @@ func (p *pair) stop() error {
 	return os.RemoveAll(p.run)
 }
 
-func startContainerd(program, root, address string) (*process, error) {
+// containerDaemon is a containerd whose only snapshotter of interest is ours.
+type containerDaemon struct {
+	*process
+	dir string
+}
+
+func (d *containerDaemon) stop() error {
+	if err := d.process.stop(); err != nil {
+		return err
+	}
+	return os.RemoveAll(d.dir)
+}
+
+func startContainerd(program, root, address string) (*containerDaemon, error) {
 	dir, err := os.MkdirTemp("", "ploop-ctd-")
 	if err != nil {
 		return nil, err
@@ -158,7 +171,11 @@ func startContainerd(program, root, address string) (*process, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	return startProcess(socket, filepath.Join(dir, "containerd.log"), program, "--config", config)
+	p, err := startProcess(socket, filepath.Join(dir, "containerd.log"), program, "--config", config)
+	if err != nil {
+		return nil, err
+	}
+	return &containerDaemon{process: p, dir: dir}, nil
 }
 
 // tail is the end of a log, for a message.
