@@ -11,6 +11,9 @@ use ploop_snapshotter::snapshot::{
     Error, ErrorKind, Labels, Mount, NameOptions, Options, Snapshotter, Snapshotters,
 };
 
+#[path = "snapshots_lost.rs"]
+mod lost;
+
 /// A node: root, disk server, snapshotter. Everything goes when it is dropped.
 struct Node {
     ploop: Arc<Snapshotter>,

@@ -28,8 +28,9 @@ impl Snapshotter {
     /// Seals an active snapshot and gives it its name; its labels are replaced.
     ///
     /// # Errors
-    /// `AlreadyExists`, `NotFound`, `FailedPrecondition` if it is no active one or still mounted. It is
-    /// then still active, and everything in it is as it was.
+    /// `AlreadyExists`, `NotFound`, `FailedPrecondition` if it is no active one or still mounted,
+    /// `DataLoss` if something that was written to it is missing. It is then still active, and everything
+    /// in it is as it was.
     pub async fn commit(&self, name: &str, key: &str, labels: Labels) -> Result<(), Error> {
         check_key(name)?;
         check_key(key)?;
@@ -71,7 +72,19 @@ async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
     let disk = disk_of(record);
     let deadline = Instant::now() + shared.options.busy_wait;
     loop {
-        let device = shared.serve(record).await?;
+        let device = shared.serve_as_is(record).await?;
+        let incomplete = |what, how| Error::Incomplete {
+            key: record.key.clone(),
+            what,
+            how,
+        };
+        // Opened again it would be sealed without complaint, and without what its last sync lost.
+        if let Some(reason) = device.failed {
+            return Err(incomplete(
+                format!("disk {disk}"),
+                format!("has failed ({reason})"),
+            ));
+        }
         let wait = deadline.saturating_duration_since(Instant::now());
         let in_use = |how| Error::InUse {
             key: record.key.clone(),
@@ -81,6 +94,10 @@ async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
         match free_and_flush(&device, wait, shared.options.flush_limit).await? {
             Use::Free => {}
             Use::Busy(how) => return Err(in_use(how)),
+            Use::Torn(how) => {
+                let what = format!("the file system on {}", device.device.display());
+                return Err(incomplete(what, how.to_owned()));
+            }
         }
         shared.steps.pass("flushed").await;
         match shared.disks.detach(&disk, true).await {

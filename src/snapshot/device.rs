@@ -1,4 +1,4 @@
-//! A device from the control side: is it free, and is everything in it on its way down?
+//! A device from the control side: is it free, is everything in it on its way down, and was that all?
 //!
 //! The disk server never opens its own devices, or it would wait for itself; we may. Each of these can
 //! hang with the device, so each runs on a thread of its own that the caller stops waiting for.
@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 
 use super::Error;
 use super::mounts::mounted;
+use crate::ext4::{self, Superblock};
 use crate::link::Disk;
 
 /// How often a busy device is tried again.
@@ -26,6 +27,8 @@ pub(super) enum Use {
     Free,
     /// Somebody, in these words.
     Busy(String),
+    /// Nobody, but its file system was never unmounted in order, in these words.
+    Torn(&'static str),
 }
 
 /// Waits until nobody has the device, at most `wait`, then flushes what the kernel holds of it.
@@ -61,7 +64,10 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
         match open_alone(&disk.device) {
             // Unmounting wrote the file system back, but only into the device's page cache if the
             // device was written as a file.
-            Ok(device) => return device.sync_all().map(|()| Use::Free),
+            Ok(device) => {
+                device.sync_all()?;
+                return Ok(torn(&disk.device)?.map_or(Use::Free, Use::Torn));
+            }
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if Instant::now() >= deadline {
                     let how = "open, or mounted in another mount namespace".to_owned();
@@ -71,6 +77,24 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Did its file system's last unmount not come to its end?
+///
+/// containerd's writers sync nothing, and an unmount is silent about writes that failed. But the last
+/// thing it writes is the superblock, saying that all is well; a disk whose server died under it (or
+/// that answered errors) never gets that far, however well it is served again.
+fn torn(device: &Path) -> io::Result<Option<&'static str>> {
+    match Superblock::read(device) {
+        Ok(found) if found.needs_recovery => Ok(Some("was not unmounted to the end")),
+        Ok(found) if !found.clean => Ok(Some("has met errors")),
+        // Whatever else somebody keeps on it is theirs to look after.
+        Ok(_) | Err(ext4::Error::NotExt4 { .. }) => Ok(None),
+        Err(ext4::Error::File { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(None)
+        }
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 

@@ -86,6 +86,19 @@ pub enum Error {
         /// Mounted where, or opened.
         how: String,
     },
+    /// Something was written to it that never arrived.
+    #[error(
+        "cannot commit snapshot {key:?}: {what} {how}, so the last that was written to it may be lost: \
+         remove the snapshot and make it again"
+    )]
+    Incomplete {
+        /// The snapshot.
+        key: String,
+        /// Its file system, or its disk.
+        what: String,
+        /// What gives it away.
+        how: String,
+    },
     /// The disk server refused or failed.
     #[error("snapshot {key:?}: the disk server cannot {act} disk {disk}")]
     Disk {
@@ -267,6 +280,7 @@ impl Error {
             Self::Disk { source, .. } => disk_kind(source.kind()),
             Self::Failed { .. } | Self::NotSealed { .. } => ErrorKind::Unavailable,
             Self::StoreLost { .. }
+            | Self::Incomplete { .. }
             | Self::Missing { .. }
             | Self::GoldenLost { .. }
             | Self::GoldenChanged { .. } => ErrorKind::DataLoss,

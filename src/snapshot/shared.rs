@@ -100,6 +100,12 @@ impl Shared {
         }
     }
 
+    /// Serves the disk of an active snapshot as it is, failed or not.
+    pub(super) async fn serve_as_is(&self, record: &Record) -> Result<Disk, Error> {
+        let deltas = self.deltas(record).await?;
+        self.attach(record, &disk_of(record), &deltas).await
+    }
+
     async fn attach(&self, record: &Record, id: &str, deltas: &[Delta]) -> Result<Disk, Error> {
         let read_only = record.kind == Kind::View;
         let source = match self.disks.attach(id, deltas, read_only).await {

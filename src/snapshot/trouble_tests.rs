@@ -163,6 +163,22 @@ async fn a_failed_disk_is_opened_again_if_it_is_free() {
     assert!(error.to_string().contains("sync failed"), "{error}");
 }
 
+/// A sync that failed may have lost what was answered for; a second one would succeed and prove nothing.
+#[tokio::test]
+async fn a_failed_disk_is_not_committed() {
+    let house = House::new().await;
+    house.prepare("a", "").await;
+    house.disks.fail("s1", "sync failed");
+    for _ in 0..2 {
+        let done = house.ploop.commit("A", "a", Labels::new()).await;
+        let error = done.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
+        assert!(error.to_string().contains("sync failed"), "{error}");
+    }
+    assert_eq!(house.ploop.stat("a").await.unwrap().kind, Kind::Active);
+    house.ploop.remove("a").await.unwrap();
+}
+
 #[tokio::test]
 async fn strangers_are_swept_or_left_alone() {
     let house = House::new().await;
