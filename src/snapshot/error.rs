@@ -172,7 +172,7 @@ pub enum Error {
     },
     /// The records are gone and what they named is still there.
     #[error(
-        "{store} is missing, but {deltas} still holds the disks that it names: put the store back, or \
+        "{store} is missing or empty, but {deltas} still holds the disks that it names: put the store back, or \
          move the deltas away to begin anew; nothing was touched"
     )]
     StoreLost {

@@ -58,7 +58,8 @@ pub(super) fn claim(paths: &Paths) -> Result<RootLock, Error> {
 /// are nobody's: sweeping them would turn a mistake that can be mended into a loss.
 pub(super) fn refuse_without_store(paths: &Paths) -> Result<(), Error> {
     let (store, deltas) = (paths.store(), paths.deltas());
-    if store.exists() {
+    // An empty file is what a repaired host may leave of a store, and would be made one without a word.
+    if fs::metadata(&store).is_ok_and(|file| file.len() > 0) {
         return Ok(());
     }
     let is_delta = |name: &str| matches!(found(name), Found::Delta(_));
@@ -195,6 +196,13 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::DataLoss);
         assert!(error.to_string().contains("put the store back"), "{error}");
         std::fs::write(paths.store(), "").unwrap();
+        let error = refuse_without_store(&paths).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::DataLoss,
+            "an empty file names nothing"
+        );
+        std::fs::write(paths.store(), "a store").unwrap();
         refuse_without_store(&paths).unwrap();
     }
 }
