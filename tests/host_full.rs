@@ -1,6 +1,7 @@
 //! The host's disk is full while disks are written: the writes wait, nothing is lost, they go on.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
@@ -8,7 +9,10 @@ use std::time::Duration;
 
 use crate::support::engine::Engine;
 use ploop_snapshotter::disk::{Errno, Options, Request};
-use ploop_snapshotter::io::Piece;
+use ploop_snapshotter::image::ploop;
+use ploop_snapshotter::io::{Direct, Piece, now};
+use ploop_snapshotter::link::{self, Servers};
+use ploop_snapshotter::server;
 use ploop_snapshotter::units::ClusterSize;
 
 /// A small file system of its own, taken down at the end.
@@ -149,4 +153,59 @@ fn patience_ends_with_enospc_and_nothing_else_is_touched() {
     disk.try_write(8 << 20, &vec![3; 1 << 20], true).unwrap();
     assert_eq!(disk.read(0, 1 << 20), vec![1; 1 << 20]);
     disk.close();
+}
+
+/// The kernel tries no write again and containerd's unmount says nothing: what was refused once is missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_disk_that_refused_a_write_is_never_sealed() {
+    let host = SmallHost::new(64);
+    let run = tempfile::tempdir().unwrap();
+    let mut options = server::Options::new(run.path().to_owned());
+    options.disk = Options {
+        shards: 1,
+        patience: Duration::from_millis(200),
+    };
+    let socket = options.socket.clone();
+    let serving = tokio::spawn(server::run(options));
+    let limits = link::Limits::default();
+    let start = None;
+    let servers = Servers::start(link::Options {
+        socket,
+        start,
+        limits,
+    })
+    .await
+    .unwrap();
+    let path = host.root().join("1.hds");
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path);
+    let file = Direct::new(file.unwrap()).unwrap();
+    now(ploop::create(&file, 32 << 20, ClusterSize::DEFAULT)).unwrap();
+    drop(file);
+    let (format, seal) = (link::Format::Ploop, None);
+    let deltas = [link::Delta { path, format, seal }];
+    let disk = servers.attach("s1", &deltas, false).await.unwrap();
+
+    let filler = host.fill();
+    let device = disk.device.clone();
+    let write = move || {
+        let file = fs::File::options().write(true).open(device).unwrap();
+        file.write_all_at(&vec![2; 8 << 20], 0)
+            .and_then(|()| file.sync_all())
+    };
+    tokio::task::spawn_blocking(write)
+        .await
+        .unwrap()
+        .unwrap_err();
+    fs::remove_file(filler).unwrap();
+    for _ in 0..2 {
+        let error = servers.detach("s1", true).await.unwrap_err();
+        assert_eq!(error.kind(), link::Kind::Corrupt, "{error}");
+    }
+    servers.detach("s1", false).await.unwrap();
+    assert_eq!(servers.drain().await.unwrap(), 0);
+    serving.await.unwrap().unwrap();
 }

@@ -98,6 +98,9 @@ impl<F: File> Disk<F> {
         }
         if failed {
             counters.errors.add(1);
+            if matches!(op, Op::Write { .. } | Op::WriteZeroes) {
+                counters.lost_writes.add(1);
+            }
         }
     }
 

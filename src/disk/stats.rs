@@ -49,6 +49,8 @@ counters! {
     held_requests,
     /// Requests answered with an error.
     errors,
+    /// Of these, the ones that should have changed what the disk holds: the kernel tries none again.
+    lost_writes,
 }
 
 /// One counter.

@@ -55,6 +55,17 @@ pub enum Error {
         /// The disk.
         id: String,
     },
+    /// What would be sealed is not what was written.
+    #[error(
+        "disk {id} refused {writes} writes: whoever wrote may not have heard, so it is not sealed; detach \
+         it without"
+    )]
+    LostWrites {
+        /// The disk.
+        id: String,
+        /// How many.
+        writes: u64,
+    },
     /// No new disks.
     #[error("this ploopd takes no new disks: it ends when its last one is detached")]
     Draining,

@@ -169,6 +169,12 @@ impl Server {
         if seal && served.wanted.read_only {
             return Err(Error::NothingToSeal { id: id.to_owned() });
         }
+        // Before anything is let go: it stays refused however often somebody asks.
+        let writes = served.disk.stats().lost_writes;
+        if seal && writes > 0 {
+            let id = id.to_owned();
+            return Err(Error::LostWrites { id, writes });
+        }
         let begun = Instant::now();
         let sealed = self.let_go(&served, seal).await?;
         tracing::info!(disk = %id, sealed = sealed.is_some(), took = ?begun.elapsed(), "detached");
