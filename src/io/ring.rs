@@ -158,10 +158,13 @@ impl Ring {
     fn start(self: &Rc<Self>, entry: Entry, keep: Keep) -> io::Result<Operation> {
         let key = self.slots.borrow_mut().insert(Slot::Running(keep, None));
         let entry = entry.user_data(key as u64);
-        let mut uring = self.uring.borrow_mut();
         // SAFETY: everything that the entry points at is in the slot until its completion arrives.
-        while unsafe { uring.submission().push(&entry) }.is_err() {
-            if let Err(error) = uring.submit()
+        while unsafe { self.uring.borrow_mut().submission().push(&entry) }.is_err() {
+            let submitted = self.uring.borrow().submit();
+            // A kernel that says "busy" wants its answers fetched first; and in a long burst they
+            // would overflow the completion queue. Wakers only put their tasks on a list.
+            self.reap();
+            if let Err(error) = submitted
                 && !matches!(
                     error.raw_os_error(),
                     Some(libc_errno::EINTR | libc_errno::EBUSY | libc_errno::EAGAIN)
