@@ -12,7 +12,7 @@ use super::mailbox::Mailbox;
 use super::open::open;
 use super::pending::boot_id;
 use super::request::Request;
-use super::shard::{Letter, Shard};
+use super::shard::{Letter, Shard, send};
 use super::shared::Shared;
 use super::stats::Stats;
 use crate::chain::{Chains, Delta};
@@ -106,9 +106,10 @@ impl Shards {
             key,
             mailbox: Arc::clone(&shard.mailbox),
         };
-        shard
-            .mailbox
-            .put(Letter::Open(key, opened.buffer, opened.build, answer));
+        send(
+            &shard.mailbox,
+            Letter::Open(key, opened.buffer, opened.build, answer),
+        );
         lives.await.map_err(|_| Error::Closed { id })?;
         Ok(handle)
     }
@@ -117,7 +118,7 @@ impl Shards {
 impl Drop for Shards {
     fn drop(&mut self) {
         for shard in &self.shards {
-            shard.mailbox.put(Letter::Stop);
+            send(&shard.mailbox, Letter::Stop);
         }
     }
 }
@@ -131,9 +132,10 @@ pub struct DiskHandle {
 }
 
 impl DiskHandle {
-    /// Sends a request. Never blocks; the request's `done` is called once, on the disk's thread.
+    /// Sends a request. Never blocks; the request's `done` is called once, on the disk's thread;
+    /// with `ENODEV` on this one if that thread has ended.
     pub fn submit(&self, request: Request) {
-        self.mailbox.put(Letter::Request(self.key, request));
+        send(&self.mailbox, Letter::Request(self.key, request));
     }
 
     /// What it is called.
@@ -210,7 +212,7 @@ impl DiskHandle {
     /// that opens it goes on from what was answered.
     pub async fn close(&self, seal: bool) -> Result<Option<Seal>, Error> {
         let (answer, done) = oneshot::channel();
-        self.mailbox.put(Letter::Close(self.key, seal, answer));
+        send(&self.mailbox, Letter::Close(self.key, seal, answer));
         let closed = || Error::Closed {
             id: self.shared.id.clone(),
         };

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -17,7 +17,8 @@ use crate::io::{Piece, Uring};
 /// A queue that many threads fill and one empties.
 pub(super) struct Mailbox<T> {
     /// Held for a push or a pop, never across an await; no other lock is taken under it.
-    letters: Mutex<VecDeque<T>>,
+    /// `None` once nobody reads them any more.
+    letters: Mutex<Option<VecDeque<T>>>,
     bell: Uring,
     rung: AtomicBool,
 }
@@ -32,22 +33,26 @@ impl<T> Mailbox<T> {
     pub(super) fn new() -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
         Ok(Self {
-            letters: Mutex::new(VecDeque::new()),
+            letters: Mutex::new(Some(VecDeque::new())),
             bell: Uring::new(fs::File::from(bell))?,
             rung: AtomicBool::new(false),
         })
     }
 
     /// Puts a letter in. Never blocks.
-    pub(super) fn put(&self, letter: T) {
-        self.letters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(letter);
+    ///
+    /// # Errors
+    /// The letter, if nobody reads them any more.
+    pub(super) fn put(&self, letter: T) -> Result<(), T> {
+        match self.lock().as_mut() {
+            Some(letters) => letters.push_back(letter),
+            None => return Err(letter),
+        }
         if !self.rung.swap(true, Ordering::AcqRel) {
             // The counter of an eventfd that is read on every ring cannot be full.
             let _ = rustix::io::write(self.bell.as_file(), &1_u64.to_ne_bytes_for_eventfd());
         }
+        Ok(())
     }
 
     /// Waits for the bell on this thread's ring.
@@ -60,10 +65,16 @@ impl<T> Mailbox<T> {
 
     /// The next letter.
     pub(super) fn take(&self) -> Option<T> {
-        self.letters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+        self.lock().as_mut()?.pop_front()
+    }
+
+    /// Nobody reads letters from now on; answers those that nobody has read.
+    pub(super) fn shut(&self) -> VecDeque<T> {
+        self.lock().take().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<T>>> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

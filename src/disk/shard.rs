@@ -35,7 +35,7 @@ pub(super) enum Letter {
     Request(u64, Request),
     /// No more requests; finish; with `true`, seal.
     Close(u64, bool, oneshot::Sender<Result<Option<Seal>, Error>>),
-    /// End when the last disk is closed.
+    /// End when the last disk is closed, its files too.
     Stop,
 }
 
@@ -74,6 +74,29 @@ impl Shard {
     }
 }
 
+/// Puts a letter into a shard's mailbox; if the shard has ended, answers in its place.
+pub(super) fn send(mailbox: &Mailbox<Letter>, letter: Letter) {
+    if let Err(letter) = mailbox.put(letter) {
+        refuse(letter);
+    }
+}
+
+/// The answer of a shard that has ended. Whoever opens or closes a disk hears it by the silence.
+fn refuse(letter: Letter) {
+    if let Letter::Request(_, request) = letter {
+        answer(request, Err(Errno::NODEV));
+    }
+}
+
+/// The reader of a mailbox; when it ends, in whatever way, nobody waits for it.
+struct Reader(Arc<Mailbox<Letter>>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.shut().into_iter().for_each(refuse);
+    }
+}
+
 /// A disk and who is busy with it.
 struct Resident {
     disk: Disk<Uring>,
@@ -86,15 +109,19 @@ struct Residents {
     /// One pool of copy-up buffers for each cluster size.
     pools: RefCell<HashMap<usize, Rc<Pool>>>,
     count: Arc<AtomicUsize>,
+    /// Disks that live here, and those that are being closed.
+    alive: Cell<usize>,
     stopping: Cell<bool>,
 }
 
 fn run(ring: &Rc<Ring>, mailbox: Arc<Mailbox<Letter>>, count: Arc<AtomicUsize>) {
+    let _reader = Reader(Arc::clone(&mailbox));
     let executor = Rc::new(LocalExecutor::new());
     let residents = Rc::new(Residents {
         disks: RefCell::default(),
         pools: RefCell::default(),
         count,
+        alive: Cell::new(0),
         stopping: Cell::new(false),
     });
     executor
@@ -106,7 +133,7 @@ fn run(ring: &Rc<Ring>, mailbox: Arc<Mailbox<Letter>>, count: Arc<AtomicUsize>) 
         .detach();
     loop {
         while executor.try_tick() {}
-        if residents.stopping.get() && residents.disks.borrow().is_empty() {
+        if residents.stopping.get() && residents.alive.get() == 0 {
             break;
         }
         if let Err(error) = ring.wait() {
@@ -155,6 +182,7 @@ impl Residents {
                     idle: Gate::default(),
                 };
                 self.disks.borrow_mut().insert(key, Rc::new(resident));
+                self.alive.set(self.alive.get() + 1);
                 let _ = answer.send(());
             }
             Letter::Request(key, request) => {
@@ -176,6 +204,7 @@ impl Residents {
                             .spawn(async move {
                                 let answer = close(resident, seal).await;
                                 residents.count.fetch_sub(1, Ordering::Relaxed);
+                                residents.alive.set(residents.alive.get() - 1);
                                 let _ = reply.send(answer);
                             })
                             .detach();
@@ -253,3 +282,7 @@ async fn yield_once() {
     })
     .await;
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;
