@@ -212,7 +212,8 @@ impl<F: File> Disk<F> {
             let done = if run.source == Source::Nowhere {
                 run.range
             } else {
-                match self.step(writable, rest) {
+                // Of this run alone: looking further each time would make a long range quadratic.
+                match self.step(writable, run.range) {
                     Step::InPlace(run, offset) => {
                         let hole = ByteRange::new(offset, run.len);
                         self.hold(|| writable.file.zero(hole)).await?;
@@ -220,8 +221,7 @@ impl<F: File> Disk<F> {
                         run
                     }
                     // Fresh places read as zeros as they are: an entry without a write.
-                    Step::Fresh(fresh) => {
-                        let run = ByteRange::new(fresh.start, fresh.len.min(run.range.len));
+                    Step::Fresh(run) => {
                         let reservation = self.reserve(writable, run)?;
                         self.make_room(writable, reservation.end()).await?;
                         kept = kept.and(reservation.publish());
