@@ -17,6 +17,7 @@ use super::gate::Gate;
 use super::place::Writable;
 use super::request::Errno;
 use super::serve::Disk;
+use super::shared::Shared;
 use crate::image;
 use crate::image::ploop::{page_of, write_index_page};
 use crate::io::{File, Piece};
@@ -37,6 +38,36 @@ pub(super) struct Rounds {
     gate: Gate,
 }
 
+impl Rounds {
+    /// The number of the round that takes what is published now.
+    pub(super) fn next(&self) -> u64 {
+        self.started.get() + 1
+    }
+
+    pub(super) fn is_done(&self, number: u64) -> bool {
+        self.done.get() >= number
+    }
+}
+
+/// A round under way. However it ends, the next may begin and whoever waits looks again.
+struct Running<'a> {
+    rounds: &'a Rounds,
+    shared: &'a Shared,
+    finished: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What it had taken is neither pending nor known to be in the index.
+            self.shared
+                .fail("a flush was cut short by a panic; this is a bug");
+        }
+        self.rounds.running.set(false);
+        self.rounds.gate.open();
+    }
+}
+
 /// Why a round was not done.
 enum Unfinished {
     /// The host had no space for the index. Nothing is lost: the entries are pending again.
@@ -52,12 +83,12 @@ impl<F: File> Disk<F> {
             return Ok(());
         };
         let rounds = &writable.rounds;
-        let mine = rounds.started.get() + 1;
+        let mine = rounds.next();
         loop {
             if self.shared.failed().is_some() {
                 return Err(Errno::IO);
             }
-            if rounds.done.get() >= mine {
+            if rounds.is_done(mine) {
                 return Ok(());
             }
             if rounds.full.get() >= mine {
@@ -67,17 +98,21 @@ impl<F: File> Disk<F> {
                 rounds.gate.pass().await;
                 continue;
             }
-            let number = rounds.started.get() + 1;
+            let number = rounds.next();
             rounds.started.set(number);
             rounds.running.set(true);
+            let mut running = Running {
+                rounds,
+                shared: &self.shared,
+                finished: false,
+            };
             let answer = self.round(writable).await;
-            rounds.running.set(false);
+            running.finished = true;
             match answer {
                 Ok(()) => rounds.done.set(number),
                 Err(Unfinished::Full) => rounds.full.set(number),
                 Err(Unfinished::Broken(why)) => self.shared.fail(&why),
             }
-            rounds.gate.open();
         }
     }
 

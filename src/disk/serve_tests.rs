@@ -363,3 +363,24 @@ fn whoever_meets_a_cluster_that_is_being_placed_waits_for_it() {
         "in place, where the first one put it"
     );
 }
+
+#[test]
+fn a_round_that_is_cut_short_fails_the_disk_and_keeps_nobody_waiting() {
+    let (disk, file) = disk();
+    write(&disk, 8 * K, 512).unwrap();
+    *file.slow.lock().unwrap() = true;
+    let empty = Piece::empty();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = Box::pin(disk.serve(Op::Flush, ByteRange::new(0, 0), &empty));
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    let mut second = pin!(disk.serve(Op::Flush, ByteRange::new(0, 0), &empty));
+    assert!(second.as_mut().poll(&mut context).is_pending());
+    // As a panic of the first request would do.
+    drop(first);
+    *file.slow.lock().unwrap() = false;
+    assert_eq!(
+        second.as_mut().poll(&mut context),
+        Poll::Ready(Err(Errno::IO))
+    );
+    assert!(disk.shared.failed().is_some());
+}
