@@ -125,6 +125,7 @@ impl ReadyTop {
             growing: false.into(),
             // An earlier process may have left data that no sync has covered.
             dirty: true.into(),
+            unkept: 0.into(),
             changed: Gate::default(),
             rounds: Rounds::default(),
         }

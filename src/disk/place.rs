@@ -28,9 +28,23 @@ pub(super) struct Writable<F> {
     pub(super) growing: Cell<bool>,
     /// Has the file changed since the last sync began?
     pub(super) dirty: Cell<bool>,
+    /// The round that brings the last entry into the index for which the pending file had no room.
+    pub(super) unkept: Cell<u64>,
     /// A place was published, a reservation dropped, the file grew.
     pub(super) changed: Gate,
     pub(super) rounds: Rounds,
+}
+
+impl<F> Writable<F> {
+    /// Does every published entry outlive the process? Until then no write in place is answered: it
+    /// may lie in a cluster whose entry does not.
+    pub(super) fn kept(&self) -> Kept {
+        if self.rounds.is_done(self.unkept.get()) {
+            Kept::Yes
+        } else {
+            Kept::NoRoom
+        }
+    }
 }
 
 impl<F: File> Disk<F> {
@@ -113,6 +127,9 @@ impl<F: File> Reservation<'_, F> {
         counters.placed_clusters.add(clusters.len() as u64);
         counters.pending_clusters.set(top.pending() as u64);
         drop(top);
+        if kept == Kept::NoRoom {
+            self.writable.unkept.set(self.writable.rounds.next());
+        }
         self.writable.dirty.set(true);
         self.writable.changed.open();
         kept

@@ -177,6 +177,7 @@ impl<F: File> Disk<F> {
                     self.hold(|| writable.file.write_at(offset, data.clone()))
                         .await?;
                     writable.dirty.set(true);
+                    kept = kept.and(writable.kept());
                     run
                 }
                 Step::Fresh(run) => {
@@ -218,6 +219,7 @@ impl<F: File> Disk<F> {
                         let hole = ByteRange::new(offset, run.len);
                         self.hold(|| writable.file.zero(hole)).await?;
                         writable.dirty.set(true);
+                        kept = kept.and(writable.kept());
                         run
                     }
                     // Fresh places read as zeros as they are: an entry without a write.

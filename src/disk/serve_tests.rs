@@ -13,6 +13,7 @@ use super::{Disk, Shared};
 use crate::chain::{Base, Top};
 use crate::disk::flush::Rounds;
 use crate::disk::gate::Gate;
+use crate::disk::pending::{Identity, Pending};
 use crate::disk::place::Writable;
 use crate::disk::request::{Errno, Op};
 use crate::image::{Image, ploop};
@@ -132,6 +133,7 @@ fn disk() -> (Disk<Arc<Watched>>, Arc<Watched>) {
         length: K.into(),
         growing: false.into(),
         dirty: false.into(),
+        unkept: 0.into(),
         changed: Gate::default(),
         rounds: Rounds::default(),
     };
@@ -361,6 +363,42 @@ fn whoever_meets_a_cluster_that_is_being_placed_waits_for_it() {
         file.taken(),
         [Asked::Write(K, 512)],
         "in place, where the first one put it"
+    );
+}
+
+#[test]
+fn a_write_in_place_waits_until_its_cluster_outlives_the_process() {
+    // The pending file has no room for cluster 8: its entry is safe only in the index.
+    let (disk, file) = disk();
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = std::fs::File::create(folder.path().join("image")).unwrap();
+    let identity = Identity::new(&image, [1; 16], 8, SIZE).unwrap();
+    let (pending, _) = Pending::open(&folder.path().join("pending"), &identity).unwrap();
+    *disk.writable.as_ref().unwrap().pending.borrow_mut() = Some(pending);
+
+    *file.slow.lock().unwrap() = true;
+    let piece = Piece::from_bytes(&[5; 512]);
+    let place = |at| disk.serve(Op::Write { fua: false }, ByteRange::new(at, 512), &piece);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = pin!(place(8 * K));
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    let mut second = pin!(place(8 * K));
+    assert!(
+        second.as_mut().poll(&mut context).is_pending(),
+        "answered, it would be lost with the process"
+    );
+    let mut zeroes = pin!(disk.serve(Op::WriteZeroes, ByteRange::new(8 * K, K), &piece));
+    assert!(zeroes.as_mut().poll(&mut context).is_pending());
+    *file.slow.lock().unwrap() = false;
+    assert_eq!(first.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    assert_eq!(second.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    assert_eq!(zeroes.as_mut().poll(&mut context), Poll::Ready(Ok(())));
+    file.taken();
+    write(&disk, 8 * K, 512).unwrap();
+    assert_eq!(
+        file.taken(),
+        [Asked::Write(K, 512)],
+        "in the index: nothing to wait for"
     );
 }
 
