@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -19,7 +19,7 @@ use crate::io::{Direct, Uring, now};
 use crate::units::ClusterSize;
 
 /// One image file of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delta {
     /// Where it is.
     pub path: PathBuf,
@@ -50,7 +50,8 @@ pub struct Chains {
 #[derive(Debug, Default)]
 struct Known {
     files: HashMap<PathBuf, Weak<Uring>>,
-    bases: HashMap<Vec<PathBuf>, Weak<Base<Uring>>>,
+    /// By all that was asked for: a delta of which another seal is expected is looked at again.
+    bases: HashMap<Vec<Delta>, Weak<Base<Uring>>>,
 }
 
 impl Chains {
@@ -88,14 +89,13 @@ impl Chains {
         deltas: &[Delta],
         cluster: Option<ClusterSize>,
     ) -> Result<Arc<Base<Uring>>, Error> {
-        let key: Vec<PathBuf> = deltas.iter().map(|delta| delta.path.clone()).collect();
-        if let Some(base) = self.known_base(&key) {
+        if let Some(base) = self.known_base(deltas) {
             return Ok(base);
         }
         let below = deltas
             .len()
             .checked_sub(1)
-            .and_then(|below| self.known_base(&key[..below]));
+            .and_then(|below| self.known_base(&deltas[..below]));
         let base = match below {
             // The usual case while an image is unpacked: one more level upon a chain that is open.
             Some(below) => {
@@ -109,7 +109,7 @@ impl Chains {
         self.with_known(|known| {
             known.bases.retain(|_, base| base.strong_count() > 0);
             known.files.retain(|_, file| file.strong_count() > 0);
-            known.bases.insert(key, Arc::downgrade(&base));
+            known.bases.insert(deltas.to_vec(), Arc::downgrade(&base));
         });
         Ok(base)
     }
@@ -166,7 +166,10 @@ impl Chains {
             path: path.clone(),
             source,
         })?;
-        if let Some(file) = self.with_known(|known| known.files.get(path).and_then(Weak::upgrade)) {
+        if let Some(file) = self.with_known(|known| known.files.get(path).and_then(Weak::upgrade))
+            // Another file may have taken the name since, and it is that one's map that we have.
+            && same(file.as_file(), direct.as_file()).map_err(failed)?
+        {
             return Ok((file, image));
         }
         let file = Arc::new(Uring::locked(direct.into_inner()).map_err(failed)?);
@@ -174,7 +177,7 @@ impl Chains {
         Ok((file, image))
     }
 
-    fn known_base(&self, key: &[PathBuf]) -> Option<Arc<Base<Uring>>> {
+    fn known_base(&self, key: &[Delta]) -> Option<Arc<Base<Uring>>> {
         self.with_known(|known| known.bases.get(key).and_then(Weak::upgrade))
     }
 
@@ -218,6 +221,12 @@ fn open_top(path: &Path) -> Result<OpenTop, Error> {
     })
 }
 
+/// Are these one file?
+fn same(one: &fs::File, other: &fs::File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+}
+
 /// Holds the file against other processes until it is closed.
 fn lock(file: &fs::File, path: &Path, how: FlockOperation) -> Result<(), Error> {
     match flock(file, how) {
@@ -229,5 +238,65 @@ fn lock(file: &fs::File, path: &Path, how: FlockOperation) -> Result<(), Error> 
             path: path.to_owned(),
             source: io::Error::from(error),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::{Chains, Delta};
+    use crate::chain::map::Level;
+    use crate::image::{Format, Seal};
+    use crate::units::Cluster;
+
+    fn raw(path: &std::path::Path, length: u64) -> Delta {
+        Delta {
+            path: path.to_owned(),
+            format: Some(Format::Raw),
+            seal: Some(Seal { length, digest: 0 }),
+        }
+    }
+
+    #[test]
+    fn what_another_disk_has_open_is_held_against_the_seal_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base");
+        fs::write(&path, vec![1; 65536]).unwrap();
+        let chains = Chains::default();
+        let unsealed = Delta {
+            seal: None,
+            ..raw(&path, 0)
+        };
+        let (first, _) = chains.open(&[unsealed], false).unwrap();
+        assert!(chains.open(&[raw(&path, 4096)], false).is_err());
+        let (second, _) = chains.open(&[raw(&path, 65536)], false).unwrap();
+        assert_eq!(
+            (
+                first.size(),
+                second.size(),
+                second.map().find(Cluster(0)).is_some()
+            ),
+            (65536, 65536, true)
+        );
+    }
+
+    #[test]
+    fn a_file_that_took_anothers_name_is_not_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base");
+        fs::write(&path, vec![1; 65536]).unwrap();
+        let chains = Chains::default();
+        let (first, _) = chains.open(&[raw(&path, 65536)], false).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, vec![2; 131_072]).unwrap();
+        let (second, _) = chains.open(&[raw(&path, 131_072)], false).unwrap();
+        let inode = |base: &super::Base<super::Uring>| {
+            let file = base.file(Level(0)).unwrap();
+            file.as_file().metadata().unwrap().ino()
+        };
+        assert_eq!((first.size(), second.size()), (65536, 131_072));
+        assert_ne!(inode(&first), inode(&second));
     }
 }
