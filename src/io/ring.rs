@@ -47,6 +47,16 @@ struct Keep {
     time: Option<Box<Timespec>>,
 }
 
+impl Keep {
+    fn of(file: &Arc<fs::File>, piece: Option<Piece>) -> Self {
+        Self {
+            file: Some(Arc::clone(file)),
+            piece,
+            time: None,
+        }
+    }
+}
+
 enum Slot {
     /// The kernel works on it; whom to wake.
     Running(Keep, Option<Waker>),
@@ -191,14 +201,7 @@ impl Ring {
         let entry = opcode::Read::new(Fd(file.as_raw_fd()), into.as_ptr(), length)
             .offset(at)
             .build();
-        self.start(
-            entry,
-            Keep {
-                file: Some(Arc::clone(file)),
-                piece: Some(into),
-                time: None,
-            },
-        )
+        self.start(entry, Keep::of(file, Some(into)))
     }
 
     pub(super) fn write(
@@ -211,27 +214,14 @@ impl Ring {
         let entry = opcode::Write::new(Fd(file.as_raw_fd()), from.as_ptr(), length)
             .offset(at)
             .build();
-        self.start(
-            entry,
-            Keep {
-                file: Some(Arc::clone(file)),
-                piece: Some(from),
-                time: None,
-            },
-        )
+        self.start(entry, Keep::of(file, Some(from)))
     }
 
     pub(super) fn sync(self: &Rc<Self>, file: &Arc<fs::File>) -> io::Result<Operation> {
         let entry = opcode::Fsync::new(Fd(file.as_raw_fd()))
             .flags(io_uring::types::FsyncFlags::DATASYNC)
             .build();
-        self.start(
-            entry,
-            Keep {
-                file: Some(Arc::clone(file)),
-                ..Keep::default()
-            },
-        )
+        self.start(entry, Keep::of(file, None))
     }
 
     pub(super) fn punch(
@@ -245,13 +235,7 @@ impl Ring {
             .offset(at)
             .mode(mode.bits().cast_signed())
             .build();
-        self.start(
-            entry,
-            Keep {
-                file: Some(Arc::clone(file)),
-                ..Keep::default()
-            },
-        )
+        self.start(entry, Keep::of(file, None))
     }
 
     pub(super) fn truncate(
@@ -260,13 +244,7 @@ impl Ring {
         len: u64,
     ) -> io::Result<Operation> {
         let entry = opcode::Ftruncate::new(Fd(file.as_raw_fd()), len).build();
-        self.start(
-            entry,
-            Keep {
-                file: Some(Arc::clone(file)),
-                ..Keep::default()
-            },
-        )
+        self.start(entry, Keep::of(file, None))
     }
 
     fn timeout(self: &Rc<Self>, duration: Duration) -> io::Result<Operation> {
