@@ -97,6 +97,8 @@ pub enum Transport {
     /// The best that this kernel has.
     #[default]
     Auto,
+    /// The kernel's own user space block device, or nothing.
+    Ublk,
     /// A FUSE file and a loop device over it.
     Fuse,
 }

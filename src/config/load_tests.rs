@@ -152,7 +152,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
         (
             "[disk_server]\ntransport = 'nbd'",
             "2:13:",
-            "expected `auto` or `fuse`",
+            "expected one of `auto`, `ublk`, `fuse`",
         ),
         ("[disk_server]\nshards = 70000", "2:10:", "u16"),
         ("[names.\"a b\"]\n", "1:8:", "is no snapshotter name"),

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, Name, NameSection};
+use super::{Config, Name, NameSection, Transport};
+use crate::device;
 use crate::link;
 use crate::observe::LogOptions;
 use crate::server;
@@ -61,6 +62,11 @@ impl Config {
     pub fn server_options(&self) -> server::Options {
         let mut options = server::Options::new(self.run_dir.clone());
         options.socket = self.disk_socket();
+        options.transport = match self.disk_server.transport {
+            Transport::Auto => device::Wish::Auto,
+            Transport::Ublk => device::Wish::Ublk,
+            Transport::Fuse => device::Wish::Fuse,
+        };
         options.disk.patience = self.disk_server.space_wait;
         if self.disk_server.shards > 0 {
             options.disk.shards = usize::from(self.disk_server.shards);

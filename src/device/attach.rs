@@ -19,6 +19,7 @@ use super::error::{Error, kernel};
 use super::fuse::Fuse;
 use super::leftovers::{self, Leftovers};
 use super::loopback::{Loop, Shape, abandon};
+use super::wish::Wish;
 use crate::disk::DiskHandle;
 
 /// A logical block where the disk's size allows it: ext4 never asks for less, and O_DIRECT below
@@ -69,6 +70,8 @@ pub struct Device {
 pub struct Options {
     /// The server's run folder, its own and nobody else's; the FUSE folder is made below it.
     pub run: PathBuf,
+    /// Which way is asked for.
+    pub wish: Wish,
     /// Threads that take requests from the kernel.
     pub threads: usize,
 }
@@ -87,8 +90,11 @@ impl Devices {
     /// leftovers.
     ///
     /// # Errors
-    /// If the folder cannot be made or mounted.
+    /// If the folder cannot be made or mounted, or if what is asked for is not there.
     pub fn open(options: &Options) -> Result<(Self, Leftovers), Error> {
+        if options.wish == Wish::Ublk {
+            return Err(Error::NoUblk);
+        }
         let run = fs::canonicalize(&options.run).map_err(kernel("find", &options.run))?;
         let folder = run.join("fuse");
         let found = leftovers::clean(&folder)?;

@@ -21,6 +21,11 @@ pub enum Error {
         /// The disk's name.
         name: String,
     },
+    /// Asked for, and not there.
+    #[error(
+        "this ploopd has no ublk transport: set `transport` to \"auto\" or \"fuse\" under [disk_server]"
+    )]
+    NoUblk,
     /// No loop devices here.
     #[error("cannot open /dev/loop-control: loop devices are needed (modprobe loop), and root")]
     NoLoop {

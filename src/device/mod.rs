@@ -10,7 +10,9 @@ mod files;
 mod fuse;
 mod leftovers;
 mod loopback;
+mod wish;
 
 pub use attach::{Device, Devices, Options, Transport};
 pub use error::Error;
 pub use leftovers::Leftovers;
+pub use wish::Wish;

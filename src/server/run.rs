@@ -25,7 +25,7 @@ use super::error::{Error, host};
 use super::recover;
 use super::registry::Registry;
 use super::serve::{Server, blocking};
-use crate::device::{self, Devices};
+use crate::device::{self, Devices, Wish};
 use crate::disk::{self, Shards};
 use crate::proto::v1::disks_server::DisksServer;
 use crate::socket::Socket;
@@ -44,6 +44,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// How the engine's threads are run.
     pub disk: disk::Options,
+    /// Which way to the kernel is asked for.
+    pub transport: Wish,
     /// Threads that take requests from the kernel.
     pub fuse_threads: usize,
 }
@@ -56,6 +58,7 @@ impl Options {
         Self {
             socket: run.join("ploopd.sock"),
             disk: disk::Options::default(),
+            transport: Wish::Auto,
             fuse_threads: cores.clamp(2, 4),
             run,
         }
@@ -113,6 +116,7 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
     let registry = options.run.join("registry.json");
     let devices = device::Options {
         run: options.run.clone(),
+        wish: options.transport,
         threads: options.fuse_threads,
     };
     let (account, opened) = {

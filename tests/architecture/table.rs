@@ -50,10 +50,11 @@ pub(super) const ROOMS: &[Room] = &[
         "service",
         &["proto", "socket", "units", "store", "snapshot"],
     ),
+    // `device`: the word for the transport that is asked for.
     room(
         "config",
         &[
-            "socket", "units", "observe", "server", "link", "snapshot", "service",
+            "socket", "units", "observe", "device", "server", "link", "snapshot", "service",
         ],
     ),
     room(
