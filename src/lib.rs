@@ -14,6 +14,7 @@ pub mod observe;
 pub mod store;
 
 pub mod image;
+pub mod ublk;
 
 pub mod chain;
 

@@ -7,6 +7,7 @@
 mod buffer;
 mod direct;
 mod file;
+mod inbox;
 mod memory;
 mod ring;
 mod uring;
@@ -14,6 +15,7 @@ mod uring;
 pub use buffer::{Buffer, Piece, Pool};
 pub use direct::Direct;
 pub use file::{File, now};
+pub use inbox::Inbox;
 pub use memory::Memory;
-pub use ring::{Ring, sleep};
+pub use ring::{Command, Ring, sleep};
 pub use uring::Uring;

@@ -22,6 +22,7 @@ use io_uring::{IoUring, Probe, opcode};
 use slab::Slab;
 
 use super::Piece;
+use super::inbox::Inbox;
 
 /// Submission entries; completions have four times the room.
 const ENTRIES: u32 = 256;
@@ -36,6 +37,19 @@ pub struct Ring {
     slots: RefCell<Slab<Slot>>,
     can_truncate: bool,
     submitted: Cell<u64>,
+}
+
+/// A command of a device (`IORING_OP_URING_CMD`).
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
+    /// The device, as a plain descriptor.
+    pub device: &'a fs::File,
+    /// The device's number for the command.
+    pub op: u32,
+    /// Its argument.
+    pub bytes: [u8; 16],
+    /// Another argument; no address in our memory.
+    pub addr: u64,
 }
 
 /// What the kernel may still use.
@@ -64,6 +78,8 @@ enum Slot {
     Abandoned(Keep),
     /// The kernel's answer, not yet fetched.
     Done(i32),
+    /// A command of a device; its answer goes to an inbox, with this number.
+    Posted(Rc<Inbox>, u64),
 }
 
 impl Ring {
@@ -92,7 +108,10 @@ impl Ring {
     }
 
     /// This thread's ring.
-    pub(super) fn current() -> io::Result<Rc<Self>> {
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn current() -> io::Result<Rc<Self>> {
         CURRENT
             .with_borrow(Clone::clone)
             .ok_or_else(|| io::Error::other("a file of a ring is used on a thread without one"))
@@ -160,13 +179,50 @@ impl Ring {
                     drop(slots);
                     drop(keep);
                 }
+                Slot::Posted(inbox, number) => {
+                    slots.remove(key);
+                    drop(slots);
+                    inbox.put(number, entry.result());
+                }
                 Slot::Done(_) => {}
             }
         }
     }
 
+    /// Gives a device's command to the kernel; its answer goes to `inbox` under `number`.
+    ///
+    /// The caller keeps the device open until the answer is there.
+    ///
+    /// # Errors
+    /// What the kernel says when the queue is full.
+    pub fn post(&self, command: &Command<'_>, inbox: &Rc<Inbox>, number: u64) -> io::Result<()> {
+        let entry = opcode::UringCmd16::new(Fd(command.device.as_raw_fd()), command.op)
+            .cmd(command.bytes)
+            .addr(Some(command.addr))
+            .build();
+        self.push(entry, Slot::Posted(Rc::clone(inbox), number))
+            .map(drop)
+    }
+
+    /// Hands the queued operations to the kernel without waiting for any answer.
+    ///
+    /// # Errors
+    /// What `io_uring_enter` says.
+    pub fn submit(&self) -> io::Result<()> {
+        self.uring.borrow().submit().map(drop)
+    }
+
     fn start(self: &Rc<Self>, entry: Entry, keep: Keep) -> io::Result<Operation> {
-        let key = self.slots.borrow_mut().insert(Slot::Running(keep, None));
+        let key = self.push(entry, Slot::Running(keep, None))?;
+        Ok(Operation {
+            ring: Rc::clone(self),
+            key: Some(key),
+        })
+    }
+
+    /// Queues an entry; what it points at is in the slot until its completion arrives.
+    fn push(&self, entry: Entry, slot: Slot) -> io::Result<usize> {
+        let key = self.slots.borrow_mut().insert(slot);
         let entry = entry.user_data(key as u64);
         // SAFETY: everything that the entry points at is in the slot until its completion arrives.
         while unsafe { self.uring.borrow_mut().submission().push(&entry) }.is_err() {
@@ -185,10 +241,7 @@ impl Ring {
             }
         }
         self.submitted.set(self.submitted.get() + 1);
-        Ok(Operation {
-            ring: Rc::clone(self),
-            key: Some(key),
-        })
+        Ok(key)
     }
 
     pub(super) fn read(
@@ -292,7 +345,7 @@ impl Future for Operation {
                 return Poll::Pending;
             }
             Some(Slot::Done(_)) => {}
-            Some(Slot::Abandoned(_)) | None => {
+            Some(Slot::Abandoned(_) | Slot::Posted(..)) | None => {
                 return Poll::Ready(Err(io::Error::other("an operation lost its slot")));
             }
         }
@@ -317,7 +370,7 @@ impl Drop for Operation {
             Some(Slot::Done(_)) => {
                 slots.remove(key);
             }
-            Some(Slot::Abandoned(_)) | None => {}
+            Some(Slot::Abandoned(_) | Slot::Posted(..)) | None => {}
         }
     }
 }

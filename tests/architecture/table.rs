@@ -22,11 +22,13 @@ pub(super) const ROOMS: &[Room] = &[
     room("store", &["units"]),
     room("observe", &["socket", "units"]),
     room("image", &["units", "format", "io"]),
+    // `units`: a request's range.
+    room("ublk", &["units", "io"]),
     room("chain", &["units", "io", "image"]),
     // `image`: a disk writes its top's index pages, and hands back the seal of its image.
     room("disk", &["units", "io", "image", "chain"]),
     // `units`, `io`: a request carries a piece of memory and a range.
-    room("device", &["units", "io", "disk"]),
+    room("device", &["units", "io", "ublk", "disk"]),
     // `image`: the words for a delta's format and seal, which the wire carries.
     room(
         "server",
