@@ -143,10 +143,7 @@ impl<F: File> Disk<F> {
 
     async fn fill(&self, run: Run, piece: Piece) -> Result<(), Errno> {
         let answer = match run.source {
-            Source::Nowhere => {
-                piece.fill_zero();
-                Ok(())
-            }
+            Source::Nowhere => piece.fill_zero(),
             Source::Top(offset) => match &self.writable {
                 Some(writable) => writable.file.read_at(offset, piece).await,
                 None => Err(std::io::ErrorKind::NotFound.into()),
@@ -295,13 +292,17 @@ impl<F: File> Disk<F> {
         )
         .await?;
         let at = usize::try_from(within).map_err(|_| Errno::INVAL)?;
-        match data {
+        let copied = match data {
             Some(data) => buffer.copy_from_piece(at, data),
             None => {
                 let len = usize::try_from(run.len).map_err(|_| Errno::INVAL)?;
-                buffer.slice(at, len).fill_zero();
+                buffer.slice(at, len).fill_zero()
             }
-        }
+        };
+        copied.map_err(|error| {
+            tracing::error!(disk = self.shared.id, ?run, %error, "a request's data cannot be fetched");
+            errno_of(&error)
+        })?;
         self.make_room(writable, reservation.end()).await?;
         let offset = reservation.offset(whole.start);
         self.hold(|| writable.file.write_at(offset, buffer.clone()))

@@ -22,7 +22,7 @@ use super::mailbox::Mailbox;
 use super::request::{Errno, Request};
 use super::serve::Disk;
 use crate::image::Seal;
-use crate::io::{Piece, Pool, Ring, Uring};
+use crate::io::{Piece, Pool, Ring, Setup, Uring};
 
 /// Makes a disk on its shard's thread; it gets the pool of copy-up buffers of its cluster size.
 pub(super) type Build = Box<dyn FnOnce(Rc<Pool>) -> Disk<Uring> + Send>;
@@ -56,7 +56,7 @@ impl Shard {
         let (inbox, count) = (Arc::clone(&mailbox), Arc::clone(&disks));
         thread::Builder::new()
             .name(format!("shard-{index}"))
-            .spawn(move || match Ring::install() {
+            .spawn(move || match Ring::install(Setup::default()) {
                 Ok(ring) => {
                     let _ = ready.send(Ok(()));
                     run(&ring, inbox, count);

@@ -1,5 +1,9 @@
 //! Memory for I/O: aligned, shared with the kernel while an operation runs, pooled.
 //!
+//! A [`Piece`] lies in our own memory, or in a request's pages that stay with the kernel
+//! ([`Registered`]). A file takes either; only a ring can read and write the second kind. What may
+//! meet both kinds is fallible; what needs our own memory says so.
+//!
 //! A [`Buffer`] is like a file in one respect: several [`Piece`]s may name overlapping bytes of it, and
 //! whoever writes them at the same time gets a mixture. Only raw copies touch the bytes, never a Rust
 //! reference, so that the kernel may write them too.
@@ -10,17 +14,27 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
+use std::io;
 use std::ptr::NonNull;
 use std::sync::{Arc, LazyLock};
+
+use super::registered::Registered;
 
 /// Strictest alignment that O_DIRECT asks for.
 const ALIGN: usize = 4096;
 
-/// Page-aligned zeroed memory.
+/// Page-aligned zeroed memory, or a slot with a request's pages.
 #[derive(Debug)]
 pub struct Buffer {
-    start: NonNull<u8>,
-    layout: Layout,
+    home: Home,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Home {
+    Memory(NonNull<u8>),
+    /// The pages in a slot, and the address of the first byte there.
+    Slot(Registered, usize),
 }
 
 // SAFETY: the memory belongs to the buffer alone, and is touched only by raw copies.
@@ -32,20 +46,23 @@ impl Buffer {
     /// `len` zeroed bytes, more than none.
     #[must_use]
     pub fn new(len: usize) -> Arc<Self> {
-        let layout = Layout::from_size_align(len.max(1), ALIGN)
-            .expect("an I/O buffer is far smaller than the address space");
+        let len = len.max(1);
+        let layout = layout(len);
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else {
             handle_alloc_error(layout)
         };
-        Arc::new(Self { start, layout })
+        Arc::new(Self {
+            home: Home::Memory(start),
+            len,
+        })
     }
 
     /// Its size in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.len
     }
 
     /// Never true: a buffer has at least one byte.
@@ -55,11 +72,28 @@ impl Buffer {
     }
 }
 
+fn layout(len: usize) -> Layout {
+    Layout::from_size_align(len, ALIGN)
+        .expect("an I/O buffer is far smaller than the address space")
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout; every piece holds the buffer, so none is left.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        if let Home::Memory(start) = self.home {
+            // SAFETY: allocated in `new` with this layout; every piece holds the buffer, so none is
+            // left.
+            unsafe { dealloc(start.as_ptr(), layout(self.len)) }
+        }
     }
+}
+
+/// Where the kernel finds the bytes of a piece.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Address {
+    /// In our memory.
+    Memory(*mut u8),
+    /// In this slot of the ring, at this address there.
+    Slot(u16, *mut u8),
 }
 
 /// A run of bytes of a buffer. Cheap to clone and to cut.
@@ -76,6 +110,25 @@ impl Piece {
     pub fn zeroed(len: usize) -> Self {
         Self {
             buffer: Buffer::new(len),
+            start: 0,
+            len,
+        }
+    }
+
+    /// The first `len` bytes of the requests that come through a slot.
+    ///
+    /// Allocates: make one for a slot, as long as its longest request, and cut it for each request.
+    #[must_use]
+    pub fn registered(slot: Registered, len: usize) -> Self {
+        // The kernel counts the addresses in a request's pages from zero.
+        Self::in_slot(slot, 0, len)
+    }
+
+    pub(super) fn in_slot(slot: Registered, first: usize, len: usize) -> Self {
+        let home = Home::Slot(slot, first);
+        let buffer = Arc::new(Buffer { home, len });
+        Self {
+            buffer,
             start: 0,
             len,
         }
@@ -129,17 +182,40 @@ impl Piece {
         }
     }
 
-    /// Where the bytes are, for the kernel.
+    /// Do the bytes stay with the kernel? Then only a ring's file and the fallible acts here reach
+    /// them.
     #[must_use]
-    pub fn as_ptr(&self) -> *mut u8 {
+    pub fn is_registered(&self) -> bool {
+        matches!(self.buffer.home, Home::Slot(..))
+    }
+
+    /// Where the bytes are, for the kernel.
+    pub(super) fn address(&self) -> Address {
+        match &self.buffer.home {
+            Home::Memory(_) => Address::Memory(self.as_ptr()),
+            Home::Slot(slot, first) => Address::Slot(
+                slot.index,
+                std::ptr::without_provenance_mut(first + self.start),
+            ),
+        }
+    }
+
+    /// Where the bytes are in our memory.
+    ///
+    /// # Panics
+    /// If they are not there.
+    fn as_ptr(&self) -> *mut u8 {
+        let Home::Memory(memory) = &self.buffer.home else {
+            panic!("the bytes of a request stay with the kernel; copy them out first")
+        };
         // SAFETY: `start` lies inside the allocation.
-        unsafe { self.buffer.start.as_ptr().add(self.start) }
+        unsafe { memory.as_ptr().add(self.start) }
     }
 
     /// Overwrites the bytes from `at` on.
     ///
     /// # Panics
-    /// If they do not fit.
+    /// If they do not fit, or the piece is not in our memory.
     pub fn copy_from(&self, at: usize, bytes: &[u8]) {
         let target = self.slice(at, bytes.len());
         // SAFETY: `target` has room for `bytes`; a borrowed slice never overlaps our own allocation,
@@ -149,18 +225,33 @@ impl Piece {
 
     /// Copies all of `other` over the bytes from `at` on.
     ///
+    /// # Errors
+    /// If one of them stays with the kernel and the kernel refuses the copy; `Unsupported` if both do.
+    ///
     /// # Panics
     /// If they do not fit.
-    pub fn copy_from_piece(&self, at: usize, other: &Self) {
+    pub fn copy_from_piece(&self, at: usize, other: &Self) -> io::Result<()> {
         let target = self.slice(at, other.len);
-        // SAFETY: both are that long; `copy` allows them to overlap.
-        unsafe { std::ptr::copy(other.as_ptr(), target.as_ptr(), other.len) }
+        match (&self.buffer.home, &other.buffer.home) {
+            (Home::Memory(_), Home::Memory(_)) => {
+                // SAFETY: both are that long; `copy` allows them to overlap.
+                unsafe { std::ptr::copy(other.as_ptr(), target.as_ptr(), other.len) }
+                Ok(())
+            }
+            (Home::Memory(_), Home::Slot(slot, _)) => {
+                target.with_bytes_mut(|bytes| slot.copy_out(other.start, bytes))
+            }
+            (Home::Slot(slot, _), Home::Memory(_)) => {
+                other.with_bytes(|bytes| slot.copy_in(target.start, bytes))
+            }
+            (Home::Slot(..), Home::Slot(..)) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Copies the bytes out.
     ///
     /// # Panics
-    /// If `into` is longer than this piece.
+    /// If `into` is longer than this piece, or the piece is not in our memory.
     pub fn copy_to(&self, into: &mut [u8]) {
         let source = self.slice(0, into.len());
         // SAFETY: `source` is as long as `into`, and a borrowed slice never overlaps our allocation.
@@ -168,6 +259,9 @@ impl Piece {
     }
 
     /// The bytes, copied out.
+    ///
+    /// # Panics
+    /// If the piece is not in our memory.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len];
@@ -179,23 +273,49 @@ impl Piece {
     ///
     /// Call it only when no operation on these bytes runs, for example on a request's data once the
     /// disk has answered.
+    ///
+    /// # Panics
+    /// If the piece is not in our memory.
     pub fn with_bytes<T>(&self, look: impl FnOnce(&[u8]) -> T) -> T {
         // SAFETY: the bytes are initialised and stay allocated during the call; the caller sees to it
         // that nobody writes them meanwhile.
         look(unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) })
     }
 
-    /// Lets `fill` write the bytes without a copy. The rule of [`Piece::with_bytes`] holds here too.
+    /// Lets `fill` write the bytes without a copy. The rules of [`Piece::with_bytes`] hold here too.
+    ///
+    /// # Panics
+    /// If the piece is not in our memory.
     pub fn with_bytes_mut<T>(&self, fill: impl FnOnce(&mut [u8]) -> T) -> T {
         // SAFETY: as in `with_bytes`; the caller also sees to it that nobody reads them meanwhile.
         fill(unsafe { std::slice::from_raw_parts_mut(self.as_ptr(), self.len) })
     }
 
     /// Overwrites everything with zeros.
-    pub fn fill_zero(&self) {
-        // SAFETY: the piece lies inside its buffer.
-        unsafe { std::ptr::write_bytes(self.as_ptr(), 0, self.len) }
+    ///
+    /// # Errors
+    /// If the bytes stay with the kernel and it refuses the copy.
+    pub fn fill_zero(&self) -> io::Result<()> {
+        match &self.buffer.home {
+            Home::Memory(_) => {
+                // SAFETY: the piece lies inside its buffer.
+                unsafe { std::ptr::write_bytes(self.as_ptr(), 0, self.len) }
+                Ok(())
+            }
+            Home::Slot(slot, _) => slot.fill_zero(self.start, self.len),
+        }
     }
+}
+
+/// A file that this thread reads and writes itself takes only our own memory.
+pub(super) fn ours(piece: &Piece) -> io::Result<()> {
+    if piece.is_registered() {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "only a ring's file can read and write a request's pages in the kernel",
+        ));
+    }
+    Ok(())
 }
 
 /// Buffers of one size, used again and again by one thread.

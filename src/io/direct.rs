@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, fcntl_getfl, seek};
 
+use super::buffer::ours;
 use super::{File, Piece};
 use crate::units::ByteRange;
 
@@ -61,6 +62,7 @@ impl Direct {
 
 impl File for Direct {
     async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
+        ours(&into)?;
         into.with_bytes_mut(|bytes| {
             let mut done = 0;
             while done < bytes.len() {
@@ -77,6 +79,7 @@ impl File for Direct {
     }
 
     async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
+        ours(&from)?;
         from.with_bytes(|bytes| self.file.write_all_at(bytes, at))
     }
 

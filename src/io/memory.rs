@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
+use super::buffer::ours;
 use super::{File, Piece};
 use crate::units::ByteRange;
 
@@ -43,7 +44,8 @@ fn index(at: u64) -> io::Result<usize> {
 impl File for Memory {
     async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
         let at = index(at)?;
-        into.fill_zero();
+        ours(&into)?;
+        into.fill_zero()?;
         self.with(|bytes| {
             let start = at.min(bytes.len());
             let end = (at + into.len()).min(bytes.len());
@@ -54,6 +56,7 @@ impl File for Memory {
 
     async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
         let at = index(at)?;
+        ours(&from)?;
         self.with(|bytes| {
             if bytes.len() < at + from.len() {
                 bytes.resize(at + from.len(), 0);

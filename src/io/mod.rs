@@ -9,6 +9,7 @@ mod direct;
 mod file;
 mod inbox;
 mod memory;
+mod registered;
 mod ring;
 mod uring;
 
@@ -17,5 +18,6 @@ pub use direct::Direct;
 pub use file::{File, now};
 pub use inbox::Inbox;
 pub use memory::Memory;
-pub use ring::{Command, Ring, sleep};
+pub use registered::Registered;
+pub use ring::{Command, Ring, Setup, sleep};
 pub use uring::Uring;

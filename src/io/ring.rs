@@ -22,10 +22,25 @@ use io_uring::{IoUring, Probe, opcode};
 use slab::Slab;
 
 use super::Piece;
+use super::buffer::Address;
 use super::inbox::Inbox;
 
-/// Submission entries; completions have four times the room.
-const ENTRIES: u32 = 256;
+/// Submission entries. More are handed to the kernel in several calls.
+const ENTRIES: u32 = 1024;
+
+/// Completion entries: requests of hundreds of devices, each with a few operations. Rings of this size
+/// take 336 KiB of the kernel's memory.
+const ANSWERS: u32 = 16 * 1024;
+
+/// The most slots for registered buffers that a ring can have.
+const MAX_SLOTS: u32 = 16 * 1024;
+
+/// What a ring should have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    /// Slots for registered buffers, at most 16,384; 8 bytes of the kernel's memory each.
+    pub slots: u32,
+}
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
@@ -36,7 +51,10 @@ pub struct Ring {
     uring: RefCell<IoUring>,
     slots: RefCell<Slab<Slot>>,
     can_truncate: bool,
+    /// Slots for registered buffers.
+    buffers: u32,
     submitted: Cell<u64>,
+    entered: Cell<u64>,
 }
 
 /// A command of a device (`IORING_OP_URING_CMD`).
@@ -82,29 +100,68 @@ enum Slot {
     Posted(Rc<Inbox>, u64),
 }
 
+/// The best ring that this kernel makes.
+fn build() -> io::Result<IoUring> {
+    // Answers are handed over only when this thread waits for them: no interruption, one call a round
+    // (Linux 6.1). A refused operation does not hold back those queued behind it (5.18).
+    let mut best = IoUring::builder();
+    best.setup_cqsize(ANSWERS)
+        .setup_submit_all()
+        .setup_single_issuer()
+        .setup_defer_taskrun();
+    let mut plain = IoUring::builder();
+    plain.setup_cqsize(ANSWERS);
+    best.build(ENTRIES).or_else(|_| plain.build(ENTRIES))
+}
+
 impl Ring {
     /// Makes this thread's ring. Operations of [`super::Uring`] files work on this thread from now on.
     ///
     /// # Errors
     /// What the kernel says; io_uring may be switched off (`kernel.io_uring_disabled`) or forbidden.
-    pub fn install() -> io::Result<Rc<Self>> {
-        let uring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_coop_taskrun()
-            .setup_cqsize(ENTRIES * 4)
-            .build(ENTRIES)
-            .or_else(|_| IoUring::new(ENTRIES))?;
+    pub fn install(setup: Setup) -> io::Result<Rc<Self>> {
+        let uring = build()?;
         let mut probe = Probe::new();
         let can_truncate = uring.submitter().register_probe(&mut probe).is_ok()
             && probe.is_supported(opcode::Ftruncate::CODE);
+        let buffers = setup.slots.min(MAX_SLOTS);
+        let stands = buffers > 0 && uring.submitter().register_buffers_sparse(buffers).is_ok();
         let ring = Rc::new(Self {
             uring: RefCell::new(uring),
             slots: RefCell::new(Slab::with_capacity(ENTRIES as usize)),
             can_truncate,
+            buffers: if stands { buffers } else { 0 },
             submitted: Cell::new(0),
+            entered: Cell::new(0),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(Rc::clone(&ring)));
         Ok(ring)
+    }
+
+    /// Puts memory of ours into the slots from the first on, as the kernel does with a request's pages.
+    #[cfg(test)]
+    pub(super) fn register(&self, pieces: &[Piece]) -> io::Result<()> {
+        for (index, piece) in (0..).zip(pieces) {
+            piece.with_bytes(|bytes| {
+                let vector = io::IoSlice::new(bytes);
+                // SAFETY: an `IoSlice` is laid out as an iovec; the test keeps the memory until the
+                // ring is gone.
+                unsafe {
+                    let vectors = std::slice::from_raw_parts((&raw const vector).cast(), 1);
+                    let uring = self.uring.borrow();
+                    uring
+                        .submitter()
+                        .register_buffers_update(index, vectors, None)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Slots for registered buffers: what was asked for, or 0 where the kernel refuses them.
+    #[must_use]
+    pub fn buffers(&self) -> u32 {
+        self.buffers
     }
 
     /// This thread's ring.
@@ -133,12 +190,19 @@ impl Ring {
         self.submitted.get()
     }
 
+    /// Calls of `io_uring_enter` so far.
+    #[must_use]
+    pub fn entered(&self) -> u64 {
+        self.entered.get()
+    }
+
     /// Hands the queued operations to the kernel, waits for at least one answer, wakes whoever
     /// waited for it.
     ///
     /// # Errors
     /// What `io_uring_enter` says, but for interruptions and a full completion queue.
     pub fn wait(&self) -> io::Result<()> {
+        self.entered.set(self.entered.get() + 1);
         let waited = self.uring.borrow().submit_and_wait(1);
         match waited {
             Ok(_) => {}
@@ -209,6 +273,7 @@ impl Ring {
     /// # Errors
     /// What `io_uring_enter` says.
     pub fn submit(&self) -> io::Result<()> {
+        self.entered.set(self.entered.get() + 1);
         self.uring.borrow().submit().map(drop)
     }
 
@@ -226,6 +291,7 @@ impl Ring {
         let entry = entry.user_data(key as u64);
         // SAFETY: everything that the entry points at is in the slot until its completion arrives.
         while unsafe { self.uring.borrow_mut().submission().push(&entry) }.is_err() {
+            self.entered.set(self.entered.get() + 1);
             let submitted = self.uring.borrow().submit();
             // A kernel that says "busy" wants its answers fetched first; and in a long burst they
             // would overflow the completion queue. Wakers only put their tasks on a list.
@@ -251,9 +317,13 @@ impl Ring {
         into: Piece,
     ) -> io::Result<Operation> {
         let length = u32::try_from(into.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let entry = opcode::Read::new(Fd(file.as_raw_fd()), into.as_ptr(), length)
-            .offset(at)
-            .build();
+        let fd = Fd(file.as_raw_fd());
+        let entry = match into.address() {
+            Address::Memory(start) => opcode::Read::new(fd, start, length).offset(at).build(),
+            Address::Slot(index, start) => opcode::ReadFixed::new(fd, start, length, index)
+                .offset(at)
+                .build(),
+        };
         self.start(entry, Keep::of(file, Some(into)))
     }
 
@@ -264,9 +334,13 @@ impl Ring {
         from: Piece,
     ) -> io::Result<Operation> {
         let length = u32::try_from(from.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let entry = opcode::Write::new(Fd(file.as_raw_fd()), from.as_ptr(), length)
-            .offset(at)
-            .build();
+        let fd = Fd(file.as_raw_fd());
+        let entry = match from.address() {
+            Address::Memory(start) => opcode::Write::new(fd, start, length).offset(at).build(),
+            Address::Slot(index, start) => opcode::WriteFixed::new(fd, start, length, index)
+                .offset(at)
+                .build(),
+        };
         self.start(entry, Keep::of(file, Some(from)))
     }
 

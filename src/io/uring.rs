@@ -92,14 +92,14 @@ impl File for Uring {
             let rest = into.slice(done, into.len() - done);
             match ring.read(&self.file, at + done as u64, rest.clone())?.await {
                 Ok(0) => {
-                    rest.fill_zero();
+                    rest.fill_zero()?;
                     break;
                 }
                 Ok(count) => {
                     done += count as usize;
                     // A direct read stops inside a sector only at the end of the file.
                     if !u64::from(count).is_multiple_of(self.alignment) {
-                        into.slice(done, into.len() - done).fill_zero();
+                        into.slice(done, into.len() - done).fill_zero()?;
                         break;
                     }
                 }
@@ -163,3 +163,7 @@ impl File for Uring {
         self.alignment
     }
 }
+
+#[cfg(test)]
+#[path = "uring_tests.rs"]
+mod tests;
