@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test conformance lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test conformance vm-images vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -41,6 +41,14 @@ test: ## everything: Rust tests, containerd's conformance suite, real containerd
 conformance: ## containerd's own snapshotter suite: over our socket and through containerd
 	@tests/needs test
 	@tests/suites conformance
+
+vm-images: ## kernels and root file system of the virtual machine, once (some 700 MB in .cache/vm)
+	@tests/needs vm
+	@tests/vm/kernels
+	@tests/vm/rootfs >/dev/null
+
+vm-shell: vm-images ## a shell in the virtual machine, with what target/release holds (KERNEL=old|new|6.12|...)
+	@tests/vm/run --shell $(if $(KERNEL),--kernel $(KERNEL))
 
 lint: ## formatting, clippy, documentation, dependencies, shell and Go
 	@tests/needs lint
