@@ -124,17 +124,33 @@ stop() {
   rm -f "$DIR/pids/$1"
 }
 
-# ploopd is not our child: ploop-snapshotter starts it, detached. Its command line names our directory.
-find_ploopd() {
+# A ploopd is not our child: ploop-snapshotter starts it, detached. Its command line names our directory. The oldest comes first.
+find_ploopds() {
   local pid
   for pid in /proc/[0-9]*; do
     pid=${pid#/proc/}
     if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "^[^ ]*ploopd .*$DIR/"; then
       echo "$pid"
-      return
     fi
+  done | sort -n
+}
+find_ploopd() { find_ploopds | grep -m 1 .; }
+note_ploopds() {
+  local pid name=ploopd n=1
+  for pid in $(find_ploopds); do
+    note_pid "$name" "$pid"
+    n=$((n + 1))
+    name=ploopd-$n
   done
-  return 1
+}
+# stop_ploopds SECONDS: every disk server.
+stop_ploopds() {
+  local rc=0 file
+  note_ploopds
+  for file in "$DIR"/pids/ploopd*; do
+    [ ! -e "$file" ] || stop "${file##*/}" "$1" || rc=1
+  done
+  return $rc
 }
 
 answers() { # is somebody listening at this unix socket?
@@ -211,7 +227,7 @@ start_ploop() {
   note_pid ploop-snapshotter $!
   disown
   eventually 30 ploop_ready || { tail -5 "$DIR/ploop-snapshotter.log" | show; die "ploop-snapshotter does not answer"; }
-  note_pid ploopd "$(find_ploopd)"
+  note_ploopds
 }
 ploop_ready() {
   alive ploop-snapshotter || die "ploop-snapshotter ended at its start: $(tail -3 "$DIR/ploop-snapshotter.log")"
@@ -290,8 +306,7 @@ tear_down() {
     findmnt -rn -o TARGET -S "$device" | xargs -r -n 1 umount -l && rc=1
   done
   stop ploop-snapshotter 30 || rc=1
-  [ -e "$DIR/pids/ploopd" ] || ! pid=$(find_ploopd) || note_pid ploopd "$pid"
-  stop ploopd 30 || rc=1
+  stop_ploopds 30 || rc=1
   while read -r mount; do
     umount -l "$mount" 2>/dev/null || true
     rc=1

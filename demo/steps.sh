@@ -146,7 +146,7 @@ snapshotter_killed() {
   tick=$(ticks writer)
   check "the container writes on without it" eventually 10 ticked_since writer "$tick"
   start_ploop
-  check "the disk server is the same process" equal "$(pid_of ploopd)" "$disks"
+  check "the disk servers are the same processes" equal "$(pid_of ploopd)" "$disks"
   eventually 10 snapshots_answer || true
   check "the new one knows the same snapshots" equal "$(snapshots | sort)" "$before"
   check "and makes new containers" equal "$(ctr run --rm --snapshotter "$SNAPSHOTTER" "$(name_of busybox)" after echo yes)" yes
@@ -171,7 +171,7 @@ nothing_left() {
   step "Nothing is left behind" "both daemons stop in order; no process, mount or loop device remains"
   check "containerd stopped when asked" stops containerd
   check "ploop-snapshotter stopped when asked" stops ploop-snapshotter
-  check "ploopd stopped when asked" stops ploopd
+  check "every ploopd stopped when asked" stop_ploopds 30
   check "no mount is left" none mounts_left
   check "no loop device is left" none loops_left
   check "no shim is left" none shims

@@ -3,7 +3,9 @@
 //! The rooms, floor by floor. Arrows run down only: a room may use rooms of the floors above it in
 //! this list, as the table in `tests/architecture.rs` says.
 
+pub mod program;
 pub mod proto;
+pub mod seat;
 pub mod socket;
 pub mod units;
 

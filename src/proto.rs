@@ -3,6 +3,9 @@
 /// Raised when an old peer would misread a message of `ploop.v1` (see the rules in `disks.proto`).
 pub const PROTOCOL: u32 = 1;
 
+/// Raised with every new call and field of `ploop.v1`; a peer of another revision is no stranger.
+pub const REVISION: u32 = 1;
+
 /// `ploop.v1`: `ploopd`'s door.
 #[expect(
     missing_docs,

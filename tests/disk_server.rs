@@ -6,10 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use ploop_snapshotter::link::{Kind, Servers};
-use ploop_snapshotter::proto::v1;
-use ploop_snapshotter::proto::v1::disks_server::{Disks, DisksServer};
 use rustix::process::Signal;
-use tonic::{Request, Response, Status};
 
 use crate::support::ploopd::{Mounted, Ploopd, alive, run, stopped, wait_until};
 
@@ -50,8 +47,7 @@ fn a_killed_server_is_replaced_and_what_it_answered_is_there() {
     unflushed.with_bytes(|bytes| device.write_all_at(bytes, 5 * MIB).unwrap());
     drop(device);
 
-    let generations = server.servers().generations();
-    assert_eq!(*generations.borrow(), 1);
+    assert_eq!(server.seen().starts, 1);
     let killed = server.pid();
     server.signal(Signal::KILL);
     wait_until("ploopd dies", || !alive(killed));
@@ -61,7 +57,7 @@ fn a_killed_server_is_replaced_and_what_it_answered_is_there() {
         assert!(begun.elapsed() < Duration::from_secs(20), "{error}");
         std::thread::sleep(Duration::from_millis(20));
     }
-    wait_until("the monitor says so", || *generations.borrow() == 2);
+    wait_until("the monitor says so", || server.seen().starts == 2);
     assert_ne!(server.pid(), killed);
     assert!(server.loops().is_empty(), "{:?}", server.loops());
     assert_eq!(server.mounts(), 1);
@@ -95,7 +91,7 @@ fn a_dead_device_that_is_still_mounted_keeps_nobody() {
     server.signal(Signal::KILL);
     let killed = server.pid();
     wait_until("another server", || {
-        server.pid() != killed && server.servers().alive()
+        server.pid() != killed && server.seen().alive
     });
     let mut file = fs::File::create(mounted.path("lost")).ok();
     let written = file
@@ -219,11 +215,7 @@ fn nobody_there_is_said_quickly_and_clearly() {
         "{error}"
     );
 
-    fs::write(
-        server.run_folder().with_file_name("config.toml"),
-        "shards = nonsense",
-    )
-    .unwrap();
+    fs::write(server.config(), "shards = nonsense").unwrap();
     let error = server.connect(true).unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable);
     assert!(error.to_string().contains("config.toml"), "{error}");
@@ -232,76 +224,4 @@ fn nobody_there_is_said_quickly_and_clearly() {
     options.start.as_mut().unwrap().binary = "/nonexistent/ploopd".into();
     let error = server.block(Servers::start(options)).err().unwrap();
     assert!(error.to_string().contains("/nonexistent/ploopd"), "{error}");
-}
-
-/// A server from the future: it greets, and that is all we may ask.
-struct Stranger;
-
-#[tonic::async_trait]
-impl Disks for Stranger {
-    async fn hello(
-        &self,
-        _: Request<v1::HelloRequest>,
-    ) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(v1::HelloReply {
-            protocol: 99,
-            version: "9.9".to_owned(),
-            pid: std::process::id(),
-            ..v1::HelloReply::default()
-        }))
-    }
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Result<Response<v1::Disk>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn detach(
-        &self,
-        _: Request<v1::DetachRequest>,
-    ) -> Result<Response<v1::DetachReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<v1::SyncReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn stats(
-        &self,
-        _: Request<v1::StatsRequest>,
-    ) -> Result<Response<v1::StatsReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn drain(
-        &self,
-        _: Request<v1::DrainRequest>,
-    ) -> Result<Response<v1::DrainReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-#[test]
-fn a_server_of_another_protocol_is_refused_with_both_numbers() {
-    let server = Ploopd::folders();
-    fs::create_dir_all(server.run_folder()).unwrap();
-    let error = server.block(async {
-        let listener = tokio::net::UnixListener::bind(server.socket()).unwrap();
-        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-        let door = tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(DisksServer::new(Stranger))
-                .serve_with_incoming(incoming),
-        );
-        let error = Servers::start(server.options(true)).await.err().unwrap();
-        door.abort();
-        error
-    });
-    let words = error.to_string();
-    for part in [
-        "speaks protocol 99",
-        "speaks 1",
-        "version 9.9",
-        "stop that ploopd",
-    ] {
-        assert!(words.contains(part), "{words}");
-    }
 }

@@ -12,6 +12,7 @@ use ploop_snapshotter::disk::{Errno, Options, Request};
 use ploop_snapshotter::image::ploop;
 use ploop_snapshotter::io::{Direct, Piece, now};
 use ploop_snapshotter::link::{self, Servers};
+use ploop_snapshotter::seat::{Name, Seat};
 use ploop_snapshotter::server;
 use ploop_snapshotter::units::ClusterSize;
 
@@ -160,17 +161,17 @@ fn patience_ends_with_enospc_and_nothing_else_is_touched() {
 async fn a_disk_that_refused_a_write_is_never_sealed() {
     let host = SmallHost::new(64);
     let run = tempfile::tempdir().unwrap();
-    let mut options = server::Options::new(run.path().to_owned());
+    let mut options = server::Options::new(Seat::new(run.path(), Name::PLAIN));
     options.disk = Options {
         shards: 1,
         patience: Duration::from_millis(200),
     };
-    let socket = options.socket.clone();
     let serving = tokio::spawn(server::run(options));
     let limits = link::Limits::default();
     let start = None;
     let servers = Servers::start(link::Options {
-        socket,
+        run: run.path().to_owned(),
+        servers: 1,
         start,
         limits,
     })

@@ -7,6 +7,7 @@ mod bad_chain;
 mod cli;
 mod conformance;
 mod disk_server;
+mod disk_servers;
 mod golden;
 mod host_full;
 mod model;

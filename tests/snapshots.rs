@@ -44,12 +44,12 @@ impl Node {
         let text = format!("root = {root:?}\nrun_dir = {run:?}\n");
         fs::write(&config, text).unwrap();
         let servers = Servers::start(link::Options {
-            socket: run.join("ploopd.sock"),
+            run,
+            servers: 1,
             start: Some(StartOptions {
                 binary: env!("CARGO_BIN_EXE_ploopd").into(),
                 config_path: config,
                 arguments: Vec::new(),
-                log: run.join("ploopd.log"),
             }),
             limits: link::Limits::default(),
         });
@@ -151,7 +151,7 @@ impl Node {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let pid = self.servers.hello().pid.to_string();
+        let pid = self.servers.seen()[0].hello.pid.to_string();
         let run = self.path().join("run");
         // Or whoever still holds the client would start another one.
         let _ = fs::remove_file(self.path().join("config.toml"));
@@ -415,7 +415,7 @@ async fn a_snapshot_outlives_both_daemons() {
     assert_eq!(node.servers.list().await.unwrap(), served);
 
     // The disk server is killed: the next one serves the disk again when somebody asks.
-    let pid = node.servers.hello().pid;
+    let pid = node.servers.seen()[0].hello.pid;
     let kill = Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(kill.unwrap().success());
     let mut mounts = Vec::new();
@@ -429,7 +429,7 @@ async fn a_snapshot_outlives_both_daemons() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_ne!(node.servers.hello().pid, pid);
+    assert_ne!(node.servers.seen()[0].hello.pid, pid);
     let check = Command::new("e2fsck")
         .args(["-fn", &mounts[0].source])
         .output()

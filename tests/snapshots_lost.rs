@@ -17,7 +17,7 @@ async fn what_a_dead_disk_server_took_along_is_never_committed() {
     fs::write(mounted.path("synced"), "1").unwrap();
     assert!(Command::new("sync").status().unwrap().success());
     fs::write(mounted.path("in the page cache"), vec![7; 1 << 20]).unwrap();
-    let pid = node.servers.hello().pid;
+    let pid = node.servers.seen()[0].hello.pid;
     let kill = Command::new("kill").args(["-9", &pid.to_string()]).status();
     assert!(kill.unwrap().success());
     drop(mounted);

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use ploop_snapshotter::config::{Config, DEFAULT_PATH};
 use ploop_snapshotter::observe;
+use ploop_snapshotter::seat::Name;
 use ploop_snapshotter::server;
 
 /// Serves chains of ploop images as block devices.
@@ -21,6 +22,9 @@ struct Arguments {
     /// The run directory, instead of the configuration's.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
+    /// Its name among several servers of one run directory: generation and number, such as 1-2.
+    #[arg(long, value_name = "NAME")]
+    server: Option<Name>,
     /// Threads that serve disks, instead of the configuration's.
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let name = arguments.server.unwrap_or(Name::PLAIN);
     let mut config = Config::load(&arguments.config)?;
     if let Some(run) = arguments.run_dir {
         config.run_dir = std::path::absolute(run).context("--run-dir")?;
@@ -57,7 +62,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let ended = runtime.block_on(server::run(config.server_options()));
+    let ended = runtime.block_on(server::run(config.server_options(name)));
     // A blocked thread must not keep a process whose disks are closed.
     runtime.shutdown_background();
     Ok(ended?)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Config;
 use crate::observe::Address;
+use crate::seat::{Name, Seat};
 use crate::socket::LONGEST_PATH;
 
 /// Two options that do not go together, and the one to change.
@@ -37,9 +38,15 @@ pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
 /// Every socket needs a path of its own, short enough for the kernel.
 fn sockets(config: &Config) -> Option<Contradiction> {
     let mut taken: BTreeMap<PathBuf, String> =
-        BTreeMap::from([(config.disk_socket(), "the disk server".to_owned())]);
-    if config.disk_socket().as_os_str().len() > LONGEST_PATH {
-        return Some(too_long(&["run_dir"], &config.disk_socket()));
+        BTreeMap::from([(disks(config, Name::PLAIN), "the disk server".to_owned())]);
+    // The thousandth upgrade should not be the one that fails.
+    let longest = Name {
+        generation: 1000,
+        number: config.disk_server.servers.into(),
+    };
+    let longest = disks(config, longest);
+    if longest.as_os_str().len() > LONGEST_PATH {
+        return Some(too_long(&["run_dir"], &longest));
     }
     if let Some(Address::Unix(path)) = &config.metrics.address
         && let Some(other) = taken.insert(path.clone(), "[metrics]".to_owned())
@@ -64,6 +71,11 @@ fn sockets(config: &Config) -> Option<Contradiction> {
         }
     }
     None
+}
+
+/// The socket of a disk server.
+fn disks(config: &Config, name: Name) -> PathBuf {
+    Seat::new(&config.run_dir, name).socket()
 }
 
 fn too_long(keys: &[&str], path: &std::path::Path) -> Contradiction {

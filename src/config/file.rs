@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::words::{
-    Name, Size, absolute, cluster, disk_size, optional_disk_size, optional_path, text, time,
+    Name, Size, absolute, cluster, disk_size, optional_disk_size, optional_path, servers, text,
+    time,
 };
 use crate::observe::{Address, LogFilter, LogFormat};
 use crate::units::ClusterSize;
@@ -115,6 +116,9 @@ pub struct DiskServer {
         skip_serializing_if = "Option::is_none"
     )]
     pub binary: Option<PathBuf>,
+    /// How many work side by side.
+    #[serde(deserialize_with = "servers")]
+    pub servers: u8,
     /// Which way its disks reach the kernel.
     pub transport: Transport,
     /// Threads that serve disks; 0 is one a processor.
@@ -131,6 +135,9 @@ pub struct DiskServer {
     /// How long a server that was just started may take until it answers.
     #[serde(with = "time")]
     pub start_limit: Duration,
+    /// How long a call waits for a server that is being started again.
+    #[serde(with = "time")]
+    pub absent_limit: Duration,
     /// How long a write waits for space on the host.
     #[serde(with = "time")]
     pub space_wait: Duration,
@@ -141,12 +148,14 @@ impl Default for DiskServer {
         Self {
             start: true,
             binary: None,
+            servers: 4,
             transport: Transport::Auto,
             shards: 0,
             attach_limit: Duration::from_secs(20),
             detach_limit: Duration::from_secs(30),
             call_limit: Duration::from_secs(5),
             start_limit: Duration::from_secs(20),
+            absent_limit: Duration::from_secs(10),
             space_wait: Duration::from_secs(60),
         }
     }

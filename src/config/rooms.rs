@@ -6,6 +6,7 @@ use super::{Config, Name, NameSection, Transport};
 use crate::device;
 use crate::link;
 use crate::observe::LogOptions;
+use crate::seat::{self, Seat};
 use crate::server;
 use crate::service;
 use crate::snapshot;
@@ -18,12 +19,6 @@ impl Config {
             filter: self.log.filter.clone(),
             format: self.log.format,
         }
-    }
-
-    /// The disk server's socket.
-    #[must_use]
-    pub fn disk_socket(&self) -> PathBuf {
-        self.run_dir.join("ploopd.sock")
     }
 
     /// The socket of a snapshotter name.
@@ -41,36 +36,41 @@ impl Config {
     pub fn link_options(&self, path: &Path, beside: &Path) -> link::Options {
         let server = &self.disk_server;
         link::Options {
-            socket: self.disk_socket(),
+            run: self.run_dir.clone(),
+            servers: server.servers.into(),
             start: server.start.then(|| link::StartOptions {
                 binary: server.binary.clone().unwrap_or(beside.join("ploopd")),
                 config_path: path.to_owned(),
                 arguments: Vec::new(),
-                log: self.run_dir.join("ploopd.log"),
             }),
             limits: link::Limits {
                 attach: server.attach_limit,
                 detach: server.detach_limit,
                 other: server.call_limit,
                 start: server.start_limit,
+                absent: server.absent_limit,
             },
         }
     }
 
-    /// How the disk server is run.
+    /// How the disk server of this name is run.
     #[must_use]
-    pub fn server_options(&self) -> server::Options {
-        let mut options = server::Options::new(self.run_dir.clone());
-        options.socket = self.disk_socket();
+    pub fn server_options(&self, name: seat::Name) -> server::Options {
+        let mut options = server::Options::new(Seat::new(&self.run_dir, name));
         options.transport = match self.disk_server.transport {
             Transport::Auto => device::Wish::Auto,
             Transport::Ublk => device::Wish::Ublk,
             Transport::Fuse => device::Wish::Fuse,
         };
         options.disk.patience = self.disk_server.space_wait;
-        if self.disk_server.shards > 0 {
-            options.disk.shards = usize::from(self.disk_server.shards);
-        }
+        // The processors are shared out among the servers that work side by side.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let own = cores / usize::from(self.disk_server.servers);
+        options.disk.shards = match self.disk_server.shards {
+            0 => own.clamp(1, 4),
+            shards => usize::from(shards),
+        };
+        options.fuse_threads = own.clamp(2, 4);
         options
     }
 

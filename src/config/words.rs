@@ -184,6 +184,19 @@ pub(super) mod cluster {
     }
 }
 
+/// How many disk servers.
+pub(super) fn servers<'de, D: Deserializer<'de>>(source: D) -> Result<u8, D::Error> {
+    // More than this is more processes than any node has reason for, and a slip of the finger.
+    const MOST: i64 = 16;
+    let servers = i64::deserialize(source)?;
+    match u8::try_from(servers) {
+        Ok(servers) if (1..=MOST).contains(&i64::from(servers)) => Ok(servers),
+        _ => Err(Error::custom(format!(
+            "{servers} servers cannot be: write a number from 1 to {MOST}"
+        ))),
+    }
+}
+
 /// Times: `"20s"`, `"1m 30s"`, `"500ms"`.
 pub(super) mod time {
     use super::{Deserialize, Deserializer, Duration, Error, Serializer};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::link::{DiskStats, Servers};
+use crate::link::{DiskStats, Seen, Servers};
 use crate::observe::{Family, Kind, Sample};
 use crate::snapshot;
 use crate::snapshot::Snapshotters;
@@ -53,43 +53,60 @@ fn number(count: u64) -> f64 {
     count as f64
 }
 
-/// The disk server, and every disk that it serves.
+/// The disk servers, and every disk that they serve.
 ///
 /// A disk's counters begin anew when it is attached again, as Prometheus expects of a restart.
 pub(super) async fn of_disks(servers: Arc<Servers>) -> Vec<Family> {
-    let alive = servers.alive();
-    let generation = *servers.generations().borrow();
+    let seen = servers.seen();
     let mut families = vec![
-        single(
+        per_server(
             "ploop_disk_server_up",
             "1 if the disk server gave its last sign of life in time.",
             Kind::Gauge,
-            number(u64::from(alive)),
+            &seen,
+            |server| u64::from(server.alive),
         ),
-        single(
+        per_server(
             "ploop_disk_server_starts_total",
-            "Disk server processes seen since ploop-snapshotter started.",
+            "Processes of this disk server seen since ploop-snapshotter started.",
             Kind::Counter,
-            number(generation),
+            &seen,
+            |server| server.starts,
+        ),
+        per_server(
+            "ploop_disk_server_retiring",
+            "1 if the disk server takes no new disks and ends with its last one.",
+            Kind::Gauge,
+            &seen,
+            |server| u64::from(server.retiring || server.hello.draining),
         ),
     ];
     match servers.stats(None).await {
         Ok(disks) => families.extend(per_disk(&disks)),
-        Err(error) => tracing::warn!(%error, "the disk server's counters are missing"),
+        Err(error) => tracing::warn!(%error, "the disk servers' counters are missing"),
     }
     families
 }
 
-fn single(name: &'static str, help: &'static str, kind: Kind, value: f64) -> Family {
+fn per_server(
+    name: &'static str,
+    help: &'static str,
+    kind: Kind,
+    seen: &[Seen],
+    read: fn(&Seen) -> u64,
+) -> Family {
     Family {
         name,
         help,
         kind,
-        labels: &[],
-        samples: vec![Sample {
-            labels: Vec::new(),
-            value,
-        }],
+        labels: &["server"],
+        samples: seen
+            .iter()
+            .map(|server| Sample {
+                labels: vec![server.name.to_string()],
+                value: number(read(server)),
+            })
+            .collect(),
     }
 }
 

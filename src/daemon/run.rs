@@ -53,21 +53,26 @@ async fn until_stopped(setup: &Setup) -> Result<(), Error> {
     let (mut house, closing) = tokio::select! {
         built = House::build(setup) => built?,
         // Whatever was under way is finished or undone by the next start.
-        () = orders.next() => return Ok(()),
+        () = orders.stop() => return Ok(()),
     };
     house.health.set(State::Ready);
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
     tracing::info!(version = setup.version, "ready");
-    let ended = tokio::select! {
-        () = orders.next() => Ok(()),
-        () = house.doors.broken() => Err(Error::Door),
+    let ended = loop {
+        tokio::select! {
+            order = orders.next() => match order {
+                Order::Stop => break Ok(()),
+                Order::Renew => renew(&house.servers),
+            },
+            () = house.doors.broken() => break Err(Error::Door),
+        }
     };
     house.health.set(State::Stopping);
     notify(&[NotifyState::Stopping]);
     tracing::info!("stopping");
     tokio::select! {
         () = house.close(closing) => {}
-        () = orders.next() => tracing::warn!("told twice: stopping at once"),
+        () = orders.stop() => tracing::warn!("told twice: stopping at once"),
     }
     ended
 }
@@ -79,8 +84,31 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// The orders to stop.
+/// Looks whether another `ploopd` is installed. Nobody waits for it.
+fn renew(servers: &Arc<Servers>) {
+    let servers = Arc::clone(servers);
+    tokio::spawn(async move {
+        match servers.renew().await {
+            Ok(0) => tracing::info!("told to renew: the disk servers are those that are installed"),
+            Ok(retiring) => tracing::info!(retiring, "told to renew: new disks go to new servers"),
+            Err(error) => {
+                tracing::error!(%error, "told to renew: the disk servers stay as they were")
+            }
+        }
+    });
+}
+
+/// What somebody outside wants of us.
+enum Order {
+    /// SIGTERM, SIGINT.
+    Stop,
+    /// SIGHUP: use what is installed now.
+    Renew,
+}
+
+/// The signals that are orders.
 struct Orders {
+    hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -94,16 +122,22 @@ impl Orders {
             })
         };
         Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Order {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Order::Stop,
+            _ = self.interrupt.recv() => Order::Stop,
+            _ = self.hangup.recv() => Order::Renew,
         }
+    }
+
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Order::Stop) {}
     }
 }
 
@@ -208,7 +242,7 @@ impl House {
             Err(error) => tracing::warn!(%error, "cannot detach the disks"),
         }
         if let Err(error) = self.servers.drain().await {
-            tracing::warn!(%error, "cannot send the disk server home");
+            tracing::warn!(%error, "cannot send the disk servers home");
         }
     }
 }
@@ -221,13 +255,18 @@ fn watch(
     snapshotters: &Arc<Snapshotters>,
 ) {
     let asked = Arc::clone(servers);
-    health.check("disk server", move || {
-        let alive = asked.alive();
+    health.check("disk servers", move || {
+        let silent: Vec<_> = asked
+            .seen()
+            .iter()
+            .filter(|server| !server.alive)
+            .map(|server| server.name.to_string())
+            .collect();
         async move {
-            if alive {
+            if silent.is_empty() {
                 Ok(())
             } else {
-                Err("it does not answer".to_owned())
+                Err(format!("{} does not answer", silent.join(", ")))
             }
         }
     });

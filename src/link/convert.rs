@@ -95,6 +95,8 @@ pub(super) fn hello_in(hello: v1::HelloReply) -> Hello {
         transport: hello.transport,
         survives_restart: hello.survives_restart,
         draining: hello.draining,
+        revision: hello.revision,
+        build: hello.build,
     }
 }
 

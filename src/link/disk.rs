@@ -74,12 +74,16 @@ pub struct Hello {
     pub protocol: u32,
     /// Its process.
     pub pid: u32,
-    /// How its devices reach the kernel: `fuse`, one day `ublk`.
+    /// How its devices reach the kernel: `fuse`, `ublk`.
     pub transport: String,
     /// Do its devices outlive its process?
     pub survives_restart: bool,
     /// Does it take no new disks?
     pub draining: bool,
+    /// What of the protocol it knows; 0 where it says nothing.
+    pub revision: u32,
+    /// Which build of its program it runs; empty where it says nothing.
+    pub build: String,
 }
 
 /// Counters of one disk since it was attached.

@@ -15,7 +15,7 @@ use tonic::{Response, Status};
 use super::convert::{delta_out, disk_in, hello_in, seal_in, stats_in};
 use super::disk::{Delta, Detached, Disk, DiskStats, Hello};
 use super::error::Error;
-use crate::proto::{PROTOCOL, v1};
+use crate::proto::{PROTOCOL, REVISION, v1};
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub struct Limits {
     pub other: Duration,
     /// For a server that was just started, until it answers.
     pub start: Duration,
+    /// How long a call waits for a server that is gone and being started again.
+    pub absent: Duration,
 }
 
 impl Default for Limits {
@@ -37,6 +39,7 @@ impl Default for Limits {
             detach: Duration::from_secs(30),
             other: Duration::from_secs(5),
             start: Duration::from_secs(20),
+            absent: Duration::from_secs(10),
         }
     }
 }
@@ -90,6 +93,7 @@ impl Client {
         let request = v1::HelloRequest {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: REVISION,
         };
         let answer = self
             .call("Hello", self.limits.other, stub.hello(request))

@@ -38,6 +38,22 @@ pub enum Error {
         /// What the attempt said.
         reason: String,
     },
+    /// The connection broke while a call was under way: whether the server did it is unknown.
+    #[error("the disk server at {} went away during {call}: {reason}", socket.display())]
+    Broken {
+        /// Where it listened.
+        socket: PathBuf,
+        /// The call.
+        call: &'static str,
+        /// What the connection said.
+        reason: String,
+    },
+    /// No server takes new disks.
+    #[error("no disk server takes new disks: {reason}")]
+    NoneTakes {
+        /// What the last one said, or that there is none.
+        reason: String,
+    },
     /// The limit passed.
     #[error("the disk server at {} did not answer {call} within {limit:?}", socket.display())]
     Timeout {
@@ -66,6 +82,18 @@ pub enum Error {
         /// Ours.
         ours: u32,
     },
+    /// Somebody else looks after these servers.
+    #[error(
+        "the disk servers in {} belong to another ploop-snapshotter ({who}): stop it, or give this one a \
+         run_dir of its own",
+        run.display()
+    )]
+    Taken {
+        /// The run directory.
+        run: PathBuf,
+        /// What its lock says about the holder.
+        who: String,
+    },
     /// A server could not be started.
     #[error("cannot start the disk server {}: {reason}", binary.display())]
     Start {
@@ -75,9 +103,11 @@ pub enum Error {
         reason: String,
     },
     /// A file of ours around the start failed.
-    #[error("cannot open the disk server's log {}", path.display())]
-    Log {
-        /// The log.
+    #[error("cannot {act} {}", path.display())]
+    Host {
+        /// What was tried.
+        act: &'static str,
+        /// On which file.
         path: PathBuf,
         /// Why.
         #[source]
@@ -108,10 +138,14 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Unavailable { .. } | Self::Start { .. } | Self::Log { .. } => Kind::Unavailable,
+            Self::Unavailable { .. }
+            | Self::Broken { .. }
+            | Self::NoneTakes { .. }
+            | Self::Start { .. }
+            | Self::Host { .. } => Kind::Unavailable,
             Self::Timeout { .. } => Kind::Timeout,
             Self::Refused { kind, .. } => *kind,
-            Self::Protocol { .. } | Self::Answer { .. } => Kind::Other,
+            Self::Protocol { .. } | Self::Answer { .. } | Self::Taken { .. } => Kind::Other,
         }
     }
 
@@ -134,9 +168,16 @@ impl Error {
             _ => Kind::Other,
         };
         if broken {
-            return Self::Unavailable {
-                socket: socket.to_owned(),
-                reason: root_cause(status),
+            let socket = socket.to_owned();
+            let reason = root_cause(status);
+            return if never_connected(status) {
+                Self::Unavailable { socket, reason }
+            } else {
+                Self::Broken {
+                    socket,
+                    call,
+                    reason,
+                }
             };
         }
         Self::Refused {
@@ -145,6 +186,21 @@ impl Error {
             message: status.message().to_owned(),
         }
     }
+}
+
+/// Was there nobody to connect to, so that nothing can have been done?
+fn never_connected(status: &Status) -> bool {
+    let mut error: Option<&dyn std::error::Error> = Some(status);
+    while let Some(next) = error {
+        if let Some(error) = next.downcast_ref::<io::Error>() {
+            return matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            );
+        }
+        error = next.source();
+    }
+    false
 }
 
 /// The last word of a chain of errors: the one that says what happened.

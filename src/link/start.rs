@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use super::disk::Hello;
 use super::disks::Client;
 use super::error::{Error, Kind};
+use crate::seat::{Name, Seat};
 
 /// How often a server that was just started is asked whether it is there yet.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -29,22 +30,22 @@ pub struct StartOptions {
     pub config_path: PathBuf,
     /// Further flags for it.
     pub arguments: Vec<OsString>,
-    /// Where its output goes.
-    pub log: PathBuf,
 }
 
-/// Starts a server and waits until it answers, at most for `limit`.
+/// Starts a server in a seat and waits until it answers, at most for `limit`.
 ///
 /// # Errors
 /// If it cannot be started, ends at once, or does not answer; the error carries its last words.
 pub(super) async fn start(
     options: &StartOptions,
+    seat: &Seat,
     client: &Client,
     limit: Duration,
 ) -> Result<Hello, Error> {
-    let log = open_log(&options.log)?;
+    let log_path = seat.log();
+    let log = open_log(&log_path)?;
     let said_before = log.metadata().map_or(0, |meta| meta.len());
-    let mut child = spawn(options, log)?;
+    let mut child = spawn(options, seat, log)?;
     let failed = |reason: String| Error::Start {
         binary: options.binary.clone(),
         reason,
@@ -61,11 +62,11 @@ pub(super) async fn start(
             Err(error) => return Err(error),
         };
         if let Ok(Some(status)) = child.try_wait() {
-            let words = last_words(&options.log, said_before);
+            let words = last_words(&log_path, said_before);
             return Err(failed(format!("it ended with {status}: {words}")));
         }
         if begun.elapsed() > limit {
-            let words = last_words(&options.log, said_before);
+            let words = last_words(&log_path, said_before);
             return Err(failed(format!(
                 "no answer within {limit:?} ({trouble}); its log says: {words}"
             )));
@@ -74,14 +75,18 @@ pub(super) async fn start(
     }
 }
 
-fn spawn(options: &StartOptions, log: File) -> Result<Child, Error> {
+fn spawn(options: &StartOptions, seat: &Seat, log: File) -> Result<Child, Error> {
     let failed = |error: std::io::Error| Error::Start {
         binary: options.binary.clone(),
         reason: error.to_string(),
     };
     let config = std::path::absolute(&options.config_path).map_err(failed)?;
     let errors = log.try_clone().map_err(failed)?;
-    Command::new(&options.binary)
+    let mut command = Command::new(&options.binary);
+    if seat.name() != Name::PLAIN {
+        command.arg("--server").arg(seat.name().to_string());
+    }
+    command
         .arg("--detached")
         .arg("--config")
         .arg(config)
@@ -95,7 +100,8 @@ fn spawn(options: &StartOptions, log: File) -> Result<Child, Error> {
 }
 
 fn open_log(path: &Path) -> Result<File, Error> {
-    let failed = |source| Error::Log {
+    let failed = |source| Error::Host {
+        act: "open the disk server's log",
         path: path.to_owned(),
         source,
     };

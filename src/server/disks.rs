@@ -15,7 +15,7 @@ use super::status::status;
 use super::wanted::{Wanted, check_id};
 use crate::image;
 use crate::proto::v1::disks_server::Disks;
-use crate::proto::{PROTOCOL, v1};
+use crate::proto::{PROTOCOL, REVISION, v1};
 
 /// The door of a server.
 pub(super) struct Door(pub(super) Arc<Server>);
@@ -52,6 +52,9 @@ impl Disks for Door {
             transport: transport.name().to_owned(),
             survives_restart: transport.survives_restart(),
             draining: self.0.draining(),
+            revision: REVISION,
+            build: self.0.build.name().await.to_owned(),
+            server: self.0.name.to_string(),
         }))
     }
 

@@ -8,7 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use super::serve::{Server, blocking};
 use crate::device::{self, Devices, Wish};
 use crate::disk::{self, Shards};
 use crate::proto::v1::disks_server::DisksServer;
+use crate::seat::Seat;
 use crate::socket::Socket;
 
 /// How long callers may take to hear their last answers.
@@ -38,10 +39,8 @@ const LAST_FLUSH: Duration = Duration::from_secs(20);
 /// What this room needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The run folder, on tmpfs: socket, lock, FUSE mount, pending files, registry.
-    pub run: PathBuf,
-    /// Where the gRPC door listens.
-    pub socket: PathBuf,
+    /// Its place in the run directory, on tmpfs: socket, lock, FUSE mount, registry.
+    pub seat: Seat,
     /// How the engine's threads are run.
     pub disk: disk::Options,
     /// Which way to the kernel is asked for.
@@ -51,16 +50,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// Everything below one run folder, everything else as it is by default.
+    /// A server of this seat, everything else as it is by default.
     #[must_use]
-    pub fn new(run: PathBuf) -> Self {
+    pub fn new(seat: Seat) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            socket: run.join("ploopd.sock"),
             disk: disk::Options::default(),
             transport: Wish::Auto,
             fuse_threads: cores.clamp(2, 4),
-            run,
+            seat,
         }
     }
 }
@@ -70,11 +68,12 @@ impl Options {
 /// # Errors
 /// If it cannot start, or its door fails.
 pub async fn run(options: Options) -> Result<(), Error> {
-    let mut signals = Signals::listen(&options.run)?;
-    let run = options.run.clone();
-    let _lock = blocking("locking the run folder", move || lock(&run)).await??;
+    let seat = options.seat.clone();
+    let mut signals = Signals::listen(&seat.folder())?;
+    let taken = seat.clone();
+    let _lock = blocking("locking the run folder", move || lock(&taken)).await??;
     let server = build(&options).await?;
-    let (socket, listener) = Socket::bind(&options.socket)?;
+    let (socket, listener) = Socket::bind(&seat.socket())?;
     let listener = UnixListener::from_std(listener).map_err(host("listen at", socket.path()))?;
     let (stop, stopped) = oneshot::channel::<()>();
     let mut door = tokio::spawn(
@@ -86,7 +85,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }),
     );
     tracing::info!(
-        pid = std::process::id(), socket = %options.socket.display(),
+        pid = std::process::id(), server = %seat.name(), socket = %socket.path().display(),
         transport = server.devices().transport().name(), "serving disks"
     );
     // Systemd's word, where systemd asks for it.
@@ -97,6 +96,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         () = until_the_end(&server, &mut signals) => None,
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // Before the door is shut: whoever finds nobody here then knows that nothing was left to take over.
+    if server.count() == 0
+        && let Err(error) = fs::remove_file(seat.registry())
+    {
+        tracing::warn!(%error, "another server will look for the disks of this one, and find none");
+    }
     drop(stop);
     if ended.is_none() && tokio::time::timeout(FAREWELL, &mut door).await.is_err() {
         door.abort();
@@ -111,11 +116,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
 }
 
 async fn build(options: &Options) -> Result<Arc<Server>, Error> {
-    let pending = options.run.join("pending");
+    let pending = options.seat.pending();
     make_folder(&pending)?;
-    let registry = options.run.join("registry.json");
+    let registry = options.seat.registry();
     let devices = device::Options {
-        run: options.run.clone(),
+        run: options.seat.folder(),
         wish: options.transport,
         threads: options.fuse_threads,
     };
@@ -131,7 +136,10 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
     let shards = Shards::start(options.disk.clone())?;
     let registry = Registry::new(registry);
     registry.write()?;
-    Ok(Arc::new(Server::new(shards, devices, registry, pending)))
+    let name = options.seat.name();
+    Ok(Arc::new(Server::new(
+        name, shards, devices, registry, pending,
+    )))
 }
 
 /// Until a signal or a drain has come and the last disk has gone, or a second signal comes.
@@ -186,10 +194,11 @@ async fn close_all(server: &Server) {
     }
 }
 
-/// The run folder belongs to whoever holds its lock; the kernel gives it up with the process.
-fn lock(run: &Path) -> Result<File, Error> {
-    make_folder(run)?;
-    let path = run.join("ploopd.lock");
+/// The seat belongs to whoever holds its lock; the kernel gives it up with the process.
+fn lock(seat: &Seat) -> Result<File, Error> {
+    let folder = seat.folder();
+    make_folder(&folder)?;
+    let path = seat.lock();
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -204,7 +213,7 @@ fn lock(run: &Path) -> Result<File, Error> {
             let mut text = String::new();
             let known = file.read_to_string(&mut text).is_ok() && !text.trim().is_empty();
             return Err(Error::SecondServer {
-                folder: run.to_owned(),
+                folder,
                 who: if known {
                     format!("process {}", text.trim())
                 } else {

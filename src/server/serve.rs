@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::build::Build;
 use super::claims::Claims;
 use super::error::Error;
 use super::registry::{Registry, Served};
@@ -20,6 +21,7 @@ use super::wanted::Wanted;
 use crate::device::Devices;
 use crate::disk::{DiskHandle, Shards, Spec};
 use crate::image;
+use crate::seat::Name;
 
 /// How many seals are remembered for callers who missed the answer.
 const SEALS: usize = 4096;
@@ -40,6 +42,8 @@ pub(super) struct Detached {
 
 /// A disk server.
 pub(super) struct Server {
+    pub(super) name: Name,
+    pub(super) build: Build,
     shards: Shards,
     devices: Arc<Devices>,
     registry: Arc<Registry>,
@@ -56,12 +60,15 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(
+        name: Name,
         shards: Shards,
         devices: Devices,
         registry: Registry,
         pending: PathBuf,
     ) -> Self {
         Self {
+            name,
+            build: Build::default(),
             shards,
             devices: Arc::new(devices),
             registry: Arc::new(registry),

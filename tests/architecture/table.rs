@@ -13,6 +13,10 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 /// A row may name only earlier rows: so the graph has no circle.
 pub(super) const ROOMS: &[Room] = &[
     room("proto", &[]),
+    // Which build a file holds: who runs a disk server and who starts one must mean the same.
+    room("program", &[]),
+    // Where a disk server sits: the server, its client and the tools look at the same files.
+    room("seat", &[]),
     // How a unix socket is made and guarded: every daemon and every door needs the same care.
     room("socket", &[]),
     room("units", &[]),
@@ -33,10 +37,11 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "server",
         &[
-            "proto", "socket", "units", "observe", "image", "chain", "disk", "device",
+            "proto", "program", "seat", "socket", "units", "observe", "image", "chain", "disk",
+            "device",
         ],
     ),
-    room("link", &["proto", "units"]),
+    room("link", &["proto", "program", "seat", "units"]),
     room(
         "cli",
         &[
@@ -56,7 +61,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "config",
         &[
-            "socket", "units", "observe", "device", "server", "link", "snapshot", "service",
+            "seat", "socket", "units", "observe", "device", "server", "link", "snapshot", "service",
         ],
     ),
     room(
@@ -70,7 +75,7 @@ pub(super) const ROOMS: &[Room] = &[
 /// What each binary's `main` may use.
 pub(super) const BINARIES: &[Room] = &[
     room("ploop-snapshotter", &["config", "daemon"]),
-    room("ploopd", &["config", "observe", "server"]),
+    room("ploopd", &["config", "observe", "seat", "server"]),
     room("ploop", &["cli"]),
 ];
 

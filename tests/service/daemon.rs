@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use ploop_snapshotter::seat::Seat;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tempfile::TempDir;
 
@@ -101,9 +102,19 @@ impl Place {
         answer
     }
 
-    /// The disk server's process, while one holds the lock.
+    /// The first disk server's process.
     pub(super) fn ploopd(&self) -> Option<Pid> {
-        let text = std::fs::read_to_string(self.path("run/ploopd.lock")).ok()?;
+        self.ploopds().first().copied()
+    }
+
+    /// The disk servers' processes, while they hold their locks.
+    pub(super) fn ploopds(&self) -> Vec<Pid> {
+        let seats = Seat::all(&self.path("run")).unwrap_or_default();
+        seats.iter().filter_map(Self::holder).collect()
+    }
+
+    fn holder(seat: &Seat) -> Option<Pid> {
+        let text = std::fs::read_to_string(seat.lock()).ok()?;
         let pid = Pid::from_raw(text.trim().parse().ok()?)?;
         let program = std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).ok()?;
         program.ends_with("ploopd").then_some(pid)
@@ -113,7 +124,7 @@ impl Place {
 impl Drop for Place {
     /// No disk server is left behind, whatever the test did.
     fn drop(&mut self) {
-        if let Some(pid) = self.ploopd() {
+        for pid in self.ploopds() {
             // The first asks it to end with its last disk, the second to end now.
             for _ in 0..2 {
                 let _ = kill_process(pid, Signal::CONT);

@@ -240,8 +240,9 @@ async fn detach_on_stop_leaves_nothing_behind() {
 /// costs those who need no disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_server_that_hangs_or_dies_is_a_clear_error_in_time() {
-    let place =
-        Place::new("[disk_server]\nattach_limit = '1s'\ndetach_limit = '1s'\ncall_limit = '1s'\n");
+    let place = Place::new(
+        "[disk_server]\nservers = 1\nattach_limit = '1s'\ndetach_limit = '1s'\ncall_limit = '1s'\n",
+    );
     let _daemon = place.start();
     let client = place.client().await;
     commit(&client, "base", "").await;
@@ -302,7 +303,7 @@ async fn a_second_daemon_is_refused_and_the_first_not_disturbed() {
     assert!(words.contains(root.to_str().unwrap()), "{words}");
     // The disk server that it had started is gone again.
     let begun = Instant::now();
-    while place.path("run2/ploopd.sock").exists() {
+    while place.path("run2/servers/1-1/ploopd.sock").exists() {
         assert!(begun.elapsed() < Duration::from_secs(10), "a ploopd stays");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -314,7 +315,10 @@ async fn a_second_daemon_is_refused_and_the_first_not_disturbed() {
     let same_run = place.configure("same-run.toml", "root2", "run", "");
     let (code, words) = run(&same_run, &[]);
     assert_eq!(code, Some(1), "{words}");
-    assert!(words.contains("another process answers at"), "{words}");
+    assert!(
+        words.contains("belong to another ploop-snapshotter (process"),
+        "{words}"
+    );
     // The whole place once more.
     let (code, words) = run(&place.path("config.toml"), &[]);
     assert_eq!(code, Some(1), "{words}");
@@ -337,7 +341,7 @@ async fn numbers_are_shown_as_they_are() {
         "ploop_calls_total{code=\"OK\",method=\"Prepare\",snapshotter=\"ploop\"} 2",
         "ploop_calls_total{code=\"NOT_FOUND\",method=\"Stat\",snapshotter=\"ploop\"} 1",
         "ploop_call_seconds_count{method=\"Commit\",snapshotter=\"ploop\"} 1",
-        "ploop_disk_server_up 1",
+        "ploop_disk_server_up{server=\"1-1\"} 1",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }

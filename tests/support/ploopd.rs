@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ploop_snapshotter::link::{Delta, Disk, Error, Format, Limits, Options, Seal};
-use ploop_snapshotter::link::{Servers, StartOptions};
+use ploop_snapshotter::link::{Seen, Servers, StartOptions};
+use ploop_snapshotter::seat::Seat;
 use ploop_snapshotter::units::ClusterSize;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -19,6 +20,10 @@ pub(crate) struct Ploopd {
     run: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
     servers: Option<Servers>,
+    /// How many are to work side by side.
+    pub(crate) count: usize,
+    /// The program that is started.
+    pub(crate) binary: PathBuf,
 }
 
 impl Ploopd {
@@ -39,6 +44,8 @@ impl Ploopd {
                 .build()
                 .unwrap(),
             servers: None,
+            count: 1,
+            binary: env!("CARGO_BIN_EXE_ploopd").into(),
         };
         let text = format!(
             "run_dir = {:?}\nroot = {:?}\n[disk_server]\nshards = 1\n[names.ploop]\n",
@@ -54,21 +61,26 @@ impl Ploopd {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.run_folder().join("ploopd.sock")
+        self.seat().socket()
     }
 
-    fn config(&self) -> PathBuf {
+    /// Where the first server sits.
+    pub(crate) fn seat(&self) -> Seat {
+        Seat::new(&self.run_folder(), "1-1".parse().unwrap())
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
         self.run.path().join("config.toml")
     }
 
     pub(crate) fn options(&self, start: bool) -> Options {
         Options {
-            socket: self.socket(),
+            run: self.run_folder(),
+            servers: self.count,
             start: start.then(|| StartOptions {
-                binary: env!("CARGO_BIN_EXE_ploopd").into(),
+                binary: self.binary.clone(),
                 config_path: self.config(),
                 arguments: Vec::new(),
-                log: self.run_folder().join("ploopd.log"),
             }),
             limits: Limits {
                 other: Duration::from_secs(2),
@@ -79,8 +91,13 @@ impl Ploopd {
 
     /// Finds the server that runs, or starts one.
     pub(crate) fn connect(&mut self, start: bool) -> Result<(), Error> {
+        let options = self.options(start);
+        self.connect_with(options)
+    }
+
+    pub(crate) fn connect_with(&mut self, options: Options) -> Result<(), Error> {
         self.servers = None;
-        let servers = self.block(Servers::start(self.options(start)))?;
+        let servers = self.block(Servers::start(options))?;
         self.servers = Some(servers);
         Ok(())
     }
@@ -125,12 +142,18 @@ impl Ploopd {
         Command::new(env!("CARGO_BIN_EXE_ploopd"))
             .arg("--config")
             .arg(self.config())
+            .args(["--server", "1-1"])
             .output()
             .unwrap()
     }
 
+    /// The oldest server.
+    pub(crate) fn seen(&self) -> Seen {
+        self.servers().seen().remove(0)
+    }
+
     pub(crate) fn pid(&self) -> u32 {
-        self.servers().hello().pid
+        self.seen().hello.pid
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -138,7 +161,7 @@ impl Ploopd {
     }
 
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.run_folder().join("ploopd.log")).unwrap_or_default()
+        fs::read_to_string(self.seat().log()).unwrap_or_default()
     }
 
     /// Servers that read our configuration.
@@ -197,10 +220,12 @@ impl Drop for Ploopd {
             std::thread::sleep(Duration::from_millis(50));
         }
         // The folder must not be removed through a mount.
-        let _ = Command::new("umount")
-            .args(["-q", "-l"])
-            .arg(self.run_folder().join("fuse"))
-            .output();
+        for seat in Seat::all(&self.run_folder()).unwrap_or_default() {
+            let _ = Command::new("umount")
+                .args(["-q", "-l"])
+                .arg(seat.folder().join("fuse"))
+                .output();
+        }
     }
 }
 
