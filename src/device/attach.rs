@@ -1,37 +1,29 @@
 //! Attach and detach: a disk becomes a device, and a device goes away in the right order.
 //!
-//! ```text
-//! attach   file in the FUSE folder  ->  loop device over it
-//! detach   loop device let go       ->  file closed by the kernel  ->  file gone
-//! ```
-//!
-//! Every call here may block, on the kernel and through it on our own FUSE threads: call it where
-//! blocking is allowed, never on a disk's thread or a runtime's.
+//! Which way a disk takes to the kernel is decided once, when the server starts. Every call here may
+//! block, on the kernel and through it on our own threads: call it where blocking is allowed, never on
+//! a disk's thread or a runtime's.
 
-use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use super::error::{Error, kernel};
-use super::fuse::Fuse;
 use super::leftovers::{self, Leftovers};
-use super::loopback::{Loop, Shape, abandon};
+use super::looped::Looped;
+use super::shape::{Device, Shape};
+use super::ublk::Ublk;
 use super::wish::Wish;
 use crate::disk::DiskHandle;
 
 /// A logical block where the disk's size allows it: ext4 never asks for less, and O_DIRECT below
 /// needs no more.
 const BLOCK: u32 = 4096;
-/// How long a detach waits for those who have the device open for a moment (udev, an unmount that is
-/// just ending).
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How disks reach the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
+    /// The kernel's user-space block driver.
+    Ublk,
     /// A FUSE file with a loop device over it: works on every kernel.
     Fuse,
 }
@@ -41,6 +33,7 @@ impl Transport {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Ublk => "ublk",
             Self::Fuse => "fuse",
         }
     }
@@ -49,20 +42,10 @@ impl Transport {
     #[must_use]
     pub fn survives_restart(self) -> bool {
         match self {
+            Self::Ublk => true,
             Self::Fuse => false,
         }
     }
-}
-
-/// A disk as the kernel sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Its node.
-    pub path: PathBuf,
-    /// The node's major number.
-    pub major: u32,
-    /// The node's minor number.
-    pub minor: u32,
 }
 
 /// What this room needs to know.
@@ -72,51 +55,80 @@ pub struct Options {
     pub run: PathBuf,
     /// Which way is asked for.
     pub wish: Wish,
-    /// Threads that take requests from the kernel.
+    /// Should ublk requests' pages be used where they are, where the kernel can do that?
+    pub zero_copy: bool,
+    /// Threads that take requests from FUSE.
     pub threads: usize,
 }
 
 /// Every device of this process.
-pub struct Devices {
-    fuse: Fuse,
-    /// Held for a look-up or a change, never across a call to the kernel.
-    bound: Mutex<HashMap<String, Loop>>,
+pub struct Devices(Way);
+
+enum Way {
+    Ublk(Ublk),
+    Looped(Looped),
 }
 
 impl Devices {
-    /// Cleans up what an earlier process left, and mounts the FUSE folder.
+    /// Decides on the way, and cleans up what an earlier process left. The ublk devices numbered
+    /// `known` stay: somebody will take them over, or release them.
     ///
     /// Only the holder of the run folder's lock may call this: leftovers of a living server are no
     /// leftovers.
     ///
     /// # Errors
-    /// If the folder cannot be made or mounted, or if what is asked for is not there.
-    pub fn open(options: &Options) -> Result<(Self, Leftovers), Error> {
-        if options.wish == Wish::Ublk {
-            return Err(Error::NoUblk);
-        }
+    /// If what is asked for is not there, or the FUSE folder cannot be made or mounted.
+    pub fn open(options: &Options, known: &[u32]) -> Result<(Self, Leftovers), Error> {
         let run = fs::canonicalize(&options.run).map_err(kernel("find", &options.run))?;
         let folder = run.join("fuse");
-        let found = leftovers::clean(&folder)?;
-        make_folder(&folder)?;
-        let devices = Self {
-            fuse: Fuse::mount(&folder, options.threads)?,
-            bound: Mutex::new(HashMap::new()),
+        let mut found = leftovers::clean(&folder)?;
+        let ublk = match options.wish {
+            Wish::Fuse => None,
+            Wish::Ublk => Some(Ublk::open(&run, options.zero_copy)?),
+            Wish::Auto => match Ublk::open(&run, options.zero_copy) {
+                Ok(ublk) => Some(ublk),
+                Err(reason) => {
+                    tracing::warn!(
+                        %reason,
+                        "no ublk here: disks go through FUSE and loop devices, slower, and they end with this \
+                         process"
+                    );
+                    None
+                }
+            },
         };
-        Ok((devices, found))
+        let way = match ublk {
+            Some(ublk) => {
+                found.freed.extend(ublk.sweep(known));
+                Way::Ublk(ublk)
+            }
+            None => Way::Looped(Looped::open(&folder, options.threads)?),
+        };
+        Ok((Self(way), found))
     }
 
     /// How disks reach the kernel here.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        Transport::Fuse
+        match &self.0 {
+            Way::Ublk(_) => Transport::Ublk,
+            Way::Looped(_) => Transport::Fuse,
+        }
     }
 
     /// Makes a disk a block device. `name` is a file name.
     ///
+    /// Of a device that outlives this process `tell` hears the number before anything can go through
+    /// it; if `tell` answers no, there will be no device.
+    ///
     /// # Errors
     /// If the kernel has no device for it; nothing is left behind then.
-    pub fn attach(&self, name: &str, disk: DiskHandle) -> Result<Device, Error> {
+    pub fn attach(
+        &self,
+        name: &str,
+        disk: DiskHandle,
+        tell: impl FnOnce(u32) -> bool,
+    ) -> Result<Device, Error> {
         let size = disk.size();
         if size == 0 || !size.is_multiple_of(512) {
             return Err(Error::Size { size });
@@ -126,76 +138,68 @@ impl Devices {
             read_only: disk.read_only(),
             block: if whole { BLOCK } else { 512 },
         };
-        let file = self.fuse.add(name, disk)?;
-        let bound = match Loop::bind(&file, shape) {
-            Ok(bound) => bound,
-            Err(error) => {
-                self.fuse.remove(name);
-                return Err(error);
-            }
-        };
-        let device = Device {
-            path: bound.path.clone(),
-            major: bound.major,
-            minor: bound.minor,
-        };
-        self.lock().insert(name.to_owned(), bound);
-        Ok(device)
+        match &self.0 {
+            Way::Ublk(ublk) => ublk.attach(name, &disk, shape, tell),
+            Way::Looped(looped) => looped.attach(name, disk, shape),
+        }
+    }
+
+    /// Takes over the device with this number from a server that has ended; requests that waited go
+    /// on. `disk` is the one that was behind it.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if there is no such device any more.
+    pub fn adopt(&self, name: &str, disk: &DiskHandle, number: u32) -> Result<Device, Error> {
+        match &self.0 {
+            Way::Ublk(ublk) => ublk.adopt(name, disk, number),
+            Way::Looped(_) => Err(Error::Gone {
+                device: PathBuf::from(format!("/dev/ublkb{number}")),
+            }),
+        }
+    }
+
+    /// Fails whoever waits for the device with this number, which nobody can serve any more.
+    pub fn release(&self, number: u32) {
+        if let Way::Ublk(ublk) = &self.0 {
+            ublk.release(number);
+        }
     }
 
     /// Takes the device away. What is not attached is not attached: that is no error.
     ///
-    /// Nothing that was written is lost: the last one who closes a block device writes its cache
-    /// back, and nobody else has it open here.
+    /// Whoever used it has unmounted and synced it before: what is only in the device's page cache
+    /// may be lost.
     ///
     /// # Errors
-    /// [`Error::Busy`] if somebody has the device open; it goes on working then.
+    /// [`Error::Busy`] if somebody has the device mounted; it goes on working then.
     pub fn detach(&self, name: &str) -> Result<(), Error> {
-        let Some(bound) = self.lock().get(name).cloned() else {
-            return Ok(());
-        };
-        bound.unbind(PATIENCE)?;
-        self.fuse.remove(name);
-        self.lock().remove(name);
-        Ok(())
+        match &self.0 {
+            Way::Ublk(ublk) => ublk.detach(name),
+            Way::Looped(looped) => looped.detach(name),
+        }
     }
 
     /// Is the device still there? Somebody may have let go of it behind our back (`losetup -D`).
     #[must_use]
     pub fn stands(&self, name: &str) -> bool {
-        let bound = self.lock().get(name).cloned();
-        bound.is_some_and(|bound| bound.is_ours())
+        match &self.0 {
+            Way::Ublk(ublk) => ublk.stands(name),
+            Way::Looped(looped) => looped.stands(name),
+        }
     }
 
-    /// Lets go of every device and unmounts the FUSE folder. Devices that somebody has open die, and
-    /// go when they are closed.
+    /// The end of this process. Devices that outlive it are made ready for the next server; the others
+    /// die, and go when those who have them open close them.
     ///
     /// # Errors
     /// If the kernel refuses to unmount.
     pub fn close(&self) -> Result<(), Error> {
-        let left: Vec<_> = self.lock().drain().collect();
-        for (name, bound) in left {
-            match abandon(&bound) {
-                Ok(false) => {}
-                Ok(true) => tracing::warn!(
-                    disk = %name, device = %bound.path.display(),
-                    "somebody has the device open: from now on it answers errors"
-                ),
-                Err(error) => tracing::warn!(disk = %name, %error, "a device is left behind"),
+        match &self.0 {
+            Way::Ublk(ublk) => {
+                ublk.hand_over();
+                Ok(())
             }
+            Way::Looped(looped) => looped.close(),
         }
-        self.fuse.unmount()
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Loop>> {
-        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn make_folder(folder: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(kernel("make", folder))
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::ublk;
+
 /// Why an act on a device failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,11 +23,18 @@ pub enum Error {
         /// The disk's name.
         name: String,
     },
-    /// Asked for, and not there.
-    #[error(
-        "this ploopd has no ublk transport: set `transport` to \"auto\" or \"fuse\" under [disk_server]"
-    )]
-    NoUblk,
+    /// The kernel's ublk driver.
+    #[error(transparent)]
+    Ublk(#[from] ublk::Error),
+    /// There is no such device any more.
+    #[error("there is no {} any more that a server of this run folder could take over", device.display())]
+    Gone {
+        /// Its node.
+        device: PathBuf,
+    },
+    /// Its number could not be written down, so nobody could take it over.
+    #[error("the device's number cannot be written into the registry of the run folder")]
+    NotNoted,
     /// No loop devices here.
     #[error("cannot open /dev/loop-control: loop devices are needed (modprobe loop), and root")]
     NoLoop {
@@ -72,7 +81,7 @@ impl Error {
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         match self {
-            Self::NoneFree { .. } => true,
+            Self::NoneFree { .. } | Self::Ublk(ublk::Error::NoneFree) => true,
             Self::Kernel { source, .. } | Self::Mount { source, .. } | Self::NoLoop { source } => {
                 matches!(
                     rustix::io::Errno::from_io_error(source),

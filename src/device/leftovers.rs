@@ -4,8 +4,6 @@
 //! and the kernel frees the device when the container is gone. Nothing can bring it back here; what
 //! was written is in the delta and its pending file.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -13,6 +11,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::error::{Error, kernel};
 use super::loopback::{abandon, bound_below};
+use super::mounts::mounts_at;
 
 /// What was found, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,59 +62,4 @@ pub(super) fn clean(folder: &Path) -> Result<Leftovers, Error> {
     }
     found.mounts = mounts;
     Ok(found)
-}
-
-/// How many mounts lie on exactly this folder.
-fn mounts_at(folder: &Path) -> Result<usize, Error> {
-    let path = Path::new("/proc/self/mountinfo");
-    let table = fs::read(path).map_err(kernel::<io::Error>("read", path))?;
-    let wanted = folder.as_os_str().as_encoded_bytes();
-    Ok(table
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4))
-        .filter(|point| unescape(point) == wanted)
-        .count())
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let code = match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
-            }
-            _ => None,
-        };
-        match code {
-            Some(byte) => {
-                plain.push(byte);
-                rest = &rest[4..];
-            }
-            None => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::unescape;
-
-    #[test]
-    fn mountinfo_escapes_are_read_back() {
-        for (written, meant) in [
-            ("/run/a", "/run/a"),
-            ("/run/a\\040b", "/run/a b"),
-            ("/a\\134040", "/a\\040"),
-            ("/a\\", "/a\\"),
-            ("/a\\04", "/a\\04"),
-        ] {
-            assert_eq!(unescape(written.as_bytes()), meant.as_bytes(), "{written}");
-        }
-    }
 }

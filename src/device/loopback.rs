@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, NoArg, Opcode, Setter, ioctl};
 
 use super::error::{Error, kernel};
+use super::shape::Shape;
 
 const SET_STATUS64: Opcode = 0x4C04;
 const GET_STATUS64: Opcode = 0x4C05;
@@ -117,15 +118,6 @@ pub(super) struct Loop {
     pub(super) minor: u32,
     number: u32,
     backing: PathBuf,
-}
-
-/// How a device should look.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
-    /// Is nothing written to it?
-    pub(super) read_only: bool,
-    /// Bytes of a logical block.
-    pub(super) block: u32,
 }
 
 impl Loop {

@@ -81,3 +81,11 @@ pub enum Error {
         id: String,
     },
 }
+
+impl Error {
+    /// Is it only that another process has a delta open?
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Chain(chain::Error::Locked { .. }))
+    }
+}

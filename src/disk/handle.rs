@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Error;
+use super::front::Front;
 use super::mailbox::Mailbox;
 use super::open::open;
 use super::pending::boot_id;
@@ -136,6 +137,12 @@ impl DiskHandle {
     /// with `ENODEV` on this one if that thread has ended.
     pub fn submit(&self, request: Request) {
         send(&self.mailbox, Letter::Request(self.key, request));
+    }
+
+    /// Puts something in front of the disk that takes requests on the disk's own thread. Dropped
+    /// unused if that thread or the disk has ended.
+    pub fn stand_before(&self, front: Box<dyn Front>) {
+        send(&self.mailbox, Letter::Front(self.key, front));
     }
 
     /// What it is called.

@@ -15,6 +15,7 @@
 mod error;
 mod finish;
 mod flush;
+mod front;
 mod gate;
 mod handle;
 mod hold;
@@ -23,12 +24,14 @@ mod open;
 mod pending;
 mod place;
 mod request;
+mod resident;
 mod serve;
 mod shard;
 mod shared;
 mod stats;
 
 pub use error::Error;
+pub use front::{Front, Local, Spawner};
 pub use handle::{DiskHandle, Options, Shards, Spec};
 pub use request::{Done, Errno, Op, Request, admit, errno_of, is_full};
 pub use stats::Stats;

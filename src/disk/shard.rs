@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use async_executor::LocalExecutor;
-use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::Error;
-use super::gate::Gate;
+use super::front::{Front, Local};
 use super::mailbox::Mailbox;
 use super::request::{Errno, Request};
+use super::resident::Resident;
 use super::serve::Disk;
 use crate::image::Seal;
 use crate::io::{Piece, Pool, Ring, Setup, Uring};
@@ -33,6 +33,8 @@ pub(super) enum Letter {
     Open(u64, usize, Build, oneshot::Sender<()>),
     /// A request for a disk.
     Request(u64, Request),
+    /// Something that takes requests for a disk here.
+    Front(u64, Box<dyn Front>),
     /// No more requests; finish; with `true`, seal.
     Close(u64, bool, oneshot::Sender<Result<Option<Seal>, Error>>),
     /// End when the last disk is closed, its files too.
@@ -97,13 +99,6 @@ impl Drop for Reader {
     }
 }
 
-/// A disk and who is busy with it.
-struct Resident {
-    disk: Disk<Uring>,
-    under_way: Cell<usize>,
-    idle: Gate,
-}
-
 struct Residents {
     disks: RefCell<HashMap<u64, Rc<Resident>>>,
     /// One pool of copy-up buffers for each cluster size.
@@ -166,7 +161,7 @@ async fn read_letters(
 }
 
 impl Residents {
-    fn open_letter(self: &Rc<Self>, executor: &LocalExecutor<'static>, letter: Letter) {
+    fn open_letter(self: &Rc<Self>, executor: &Rc<LocalExecutor<'static>>, letter: Letter) {
         match letter {
             Letter::Open(key, buffer, build, answer) => {
                 let pool = Rc::clone(
@@ -175,13 +170,8 @@ impl Residents {
                         .entry(buffer)
                         .or_insert_with(|| Rc::new(Pool::new(buffer))),
                 );
-                let disk = build(pool);
-                let resident = Resident {
-                    disk,
-                    under_way: Cell::new(0),
-                    idle: Gate::default(),
-                };
-                self.disks.borrow_mut().insert(key, Rc::new(resident));
+                let resident = Rc::new(Resident::new(build(pool)));
+                self.disks.borrow_mut().insert(key, resident);
                 self.alive.set(self.alive.get() + 1);
                 let _ = answer.send(());
             }
@@ -189,10 +179,16 @@ impl Residents {
                 let resident = self.disks.borrow().get(&key).cloned();
                 match resident {
                     Some(resident) => {
-                        resident.under_way.set(resident.under_way.get() + 1);
                         executor.spawn(serve(resident, request)).detach();
                     }
                     None => answer(request, Err(Errno::NODEV)),
+                }
+            }
+            Letter::Front(key, front) => {
+                let resident = self.disks.borrow().get(&key).cloned();
+                // Dropped if there is no such disk: its sender hears the silence.
+                if let Some(resident) = resident {
+                    front.begin(Local::new(resident, executor));
                 }
             }
             Letter::Close(key, seal, reply) => {
@@ -202,7 +198,7 @@ impl Residents {
                         let residents = Rc::clone(self);
                         executor
                             .spawn(async move {
-                                let answer = close(resident, seal).await;
+                                let answer = resident.close(seal).await;
                                 residents.count.fetch_sub(1, Ordering::Relaxed);
                                 residents.alive.set(residents.alive.get() - 1);
                                 let _ = reply.send(answer);
@@ -223,21 +219,8 @@ impl Residents {
 
 async fn serve(resident: Rc<Resident>, mut request: Request) {
     let piece = std::mem::replace(&mut request.piece, Piece::empty());
-    let disk = &resident.disk;
-    // A request that is never answered hangs a container: even a bug of ours must end in an answer.
-    let result = AssertUnwindSafe(disk.serve(request.op, request.range, &piece))
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            disk.shared
-                .fail("a request made the disk panic; this is a bug");
-            Err(Errno::IO)
-        });
+    let result = resident.serve(request.op, request.range, &piece).await;
     answer(request, result.map(|()| piece));
-    resident.under_way.set(resident.under_way.get() - 1);
-    if resident.under_way.get() == 0 {
-        resident.idle.open();
-    }
 }
 
 fn answer(request: Request, result: Result<Piece, Errno>) {
@@ -246,41 +229,6 @@ fn answer(request: Request, result: Result<Piece, Errno>) {
     if told.is_err() {
         tracing::error!("a request's owner panicked when it was answered; this is a bug");
     }
-}
-
-/// Ends a disk: nobody can reach it any more, whoever waits for space gets an error.
-async fn close(resident: Rc<Resident>, seal: bool) -> Result<Option<Seal>, Error> {
-    resident.disk.shared.close();
-    while resident.under_way.get() > 0 {
-        resident.idle.pass().await;
-    }
-    // The last task has answered but may still hold its share for a moment.
-    let mut resident = resident;
-    let resident = loop {
-        match Rc::try_unwrap(resident) {
-            Ok(resident) => break resident,
-            Err(shared) => {
-                resident = shared;
-                futures_util::future::ready(()).await;
-                yield_once().await;
-            }
-        }
-    };
-    resident.disk.finish(seal).await
-}
-
-/// Lets the other tasks of this thread run once.
-async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if yielded {
-            return std::task::Poll::Ready(());
-        }
-        yielded = true;
-        context.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 #[cfg(test)]

@@ -1,18 +1,36 @@
-//! After a server that ended without order: say what it served, and what became of it.
+//! After another server of this run folder: take its devices over, and say what became of the rest.
 //!
-//! On the FUSE transport a device dies with its server, so there is nothing to take over: its devices
-//! are freed, and the control side attaches the disks again where nobody holds the dead ones. What
-//! was answered is not lost: it is in the deltas and in their pending files, which the engine replays
-//! when the same delta is opened again.
+//! A ublk device outlives its server: the kernel holds its requests, and gives them, those under way
+//! too, to whoever takes it over. On the FUSE transport a device dies with its server: it is freed, and
+//! the control side attaches the disk again where nobody holds the dead one. What was answered is not
+//! lost on either: it is in the deltas and in their pending files, which the engine replays when the
+//! same delta is opened again.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::registry::{Account, read_account};
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
+use super::error::Error;
+use super::registry::{Account, Served, read_account};
+use super::serve::{Server, blocking};
+use super::wanted::Wanted;
 use crate::device::Leftovers;
+use crate::disk::DiskHandle;
+
+/// How long a dead server's process may hold its files locked.
+const RELEASE: Duration = Duration::from_secs(60);
+/// How often they are tried.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Disks that are taken over at once. The kernel frees a dead server's devices all together, so more
+/// would only ask it more often.
+const AT_ONCE: usize = 8;
 
 /// Says in the log what an earlier server left.
-pub(super) fn tell(account: Option<&Account>, found: &Leftovers) {
-    if let Some(account) = account.filter(|account| !account.disks.is_empty()) {
+pub(super) fn tell(account: Option<&Account>, found: &Leftovers, outlived: bool) {
+    if let Some(account) = account.filter(|account| !account.disks.is_empty() && !outlived) {
         let disks: Vec<_> = account.disks.iter().map(|disk| disk.id.as_str()).collect();
         tracing::warn!(
             pid = account.pid, disks = ?disks,
@@ -38,4 +56,101 @@ pub(super) fn tell(account: Option<&Account>, found: &Leftovers) {
 /// What an earlier server wrote down about itself.
 pub(super) fn before(registry: &Path) -> Option<Account> {
     read_account(registry)
+}
+
+/// The ublk devices that an account names.
+pub(super) fn devices_of(account: Option<&Account>) -> Vec<u32> {
+    account.map_or_else(Vec::new, |account| {
+        account
+            .disks
+            .iter()
+            .filter_map(|disk| disk.number)
+            .collect()
+    })
+}
+
+/// Takes over every device of an account. Whoever waits for one hears from it when this returns.
+pub(super) async fn take_over(server: &Server, account: &Account) {
+    let begun = Instant::now();
+    let disks: Vec<_> = account
+        .disks
+        .iter()
+        .filter_map(|disk| Some((disk.wanted(), disk.number?)))
+        .collect();
+    if disks.is_empty() {
+        return;
+    }
+    let all = disks.len();
+    let few = Semaphore::new(AT_ONCE);
+    let few = &few;
+    let answers = join_all(disks.into_iter().map(|(wanted, number)| async move {
+        // Never closed, so never refused.
+        let _permit = few.acquire().await;
+        server.take_over(wanted, number).await.is_ok()
+    }));
+    let taken = answers.await.into_iter().filter(|taken| *taken).count();
+    server.write_account().await;
+    tracing::info!(taken, all, took = ?begun.elapsed(), "took over the devices of the server before");
+}
+
+impl Server {
+    /// Takes over a disk from a server that has ended: the chain is opened, what was pending is
+    /// replayed, and the device's requests go on. A device whose disk cannot be served is released, so
+    /// that nobody waits for it for ever.
+    async fn take_over(&self, wanted: Wanted, number: u32) -> Result<(), Error> {
+        let _turn = self.turns.take(&wanted.id).await;
+        let outcome = self.adopt(&wanted, number).await;
+        if let Err(error) = &outcome {
+            tracing::error!(
+                disk = %wanted.id, device = number, %error,
+                "cannot go on serving a disk: whoever waits for it gets I/O errors; what was answered is in \
+                 its delta and its pending file"
+            );
+            self.claims.release(&wanted.id);
+            let devices = self.devices();
+            blocking("releasing a device", move || devices.release(number)).await?;
+        }
+        outcome
+    }
+
+    async fn adopt(&self, wanted: &Wanted, number: u32) -> Result<(), Error> {
+        let begun = Instant::now();
+        self.claim(wanted).await?;
+        let disk = self.open_again(wanted).await?;
+        let devices = self.devices();
+        let (id, handle) = (wanted.id.clone(), disk.clone());
+        let adopted = blocking("taking over a device", move || {
+            devices.adopt(&id, &handle, number)
+        });
+        let device = match adopted.await {
+            Ok(Ok(device)) => device,
+            Ok(Err(error)) => {
+                self.close_after(&disk).await;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(
+            disk = %wanted.id, device = %device.path.display(), took = ?begun.elapsed(), "taken over"
+        );
+        self.registry.insert(Arc::new(Served {
+            wanted: wanted.clone(),
+            disk,
+            device,
+        }));
+        Ok(())
+    }
+
+    /// Opens a chain that a dying process may still hold locked for a moment.
+    async fn open_again(&self, wanted: &Wanted) -> Result<DiskHandle, Error> {
+        let deadline = Instant::now() + RELEASE;
+        loop {
+            match self.shards.open(self.spec(wanted)).await {
+                Err(error) if error.is_locked() && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answer => return Ok(answer?),
+            }
+        }
+    }
 }

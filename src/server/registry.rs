@@ -1,7 +1,8 @@
 //! Which disks this process serves, kept in memory and written down for the next process.
 //!
 //! The list on disk is a plain JSON file in the run folder, replaced whole at each change. It is an
-//! account for the next server and for people; nothing is lost if it is.
+//! account for people and for the next server, which takes the devices over by it: so a device is in
+//! it before anything can go through the device.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, host};
-use super::wanted::Wanted;
+use super::wanted::{Delta, Wanted};
 use crate::device::Device;
 use crate::disk::DiskHandle;
+use crate::image;
 
 /// Version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A disk that is attached.
 #[derive(Debug)]
@@ -32,8 +34,11 @@ pub(super) struct Served {
 pub(super) struct Registry {
     /// Held for a look-up or a change.
     disks: Mutex<BTreeMap<String, Arc<Served>>>,
+    /// Devices that are about to be: a process that dies now leaves them to the next. Held for a
+    /// change; taken after `path`, before `disks`.
+    promised: Mutex<BTreeMap<String, Entry>>,
     /// Held while the file is replaced, so that the last change is the last to be written; taken
-    /// before `disks`.
+    /// before the others.
     path: Mutex<PathBuf>,
 }
 
@@ -45,13 +50,26 @@ pub(super) struct Account {
     pub(super) disks: Vec<Entry>,
 }
 
-/// One disk of it.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One disk of it: enough to serve it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) id: String,
     pub(super) device: PathBuf,
+    /// The ublk device's number; nothing on other transports.
+    pub(super) number: Option<u32>,
     pub(super) read_only: bool,
-    pub(super) deltas: Vec<PathBuf>,
+    pub(super) deltas: Vec<Noted>,
+}
+
+/// One file of a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Noted {
+    path: PathBuf,
+    /// Is it a plain file? Nothing: look at it.
+    raw: Option<bool>,
+    /// Length and digest of a sealed one.
+    seal: Option<(u64, u32)>,
+    allocated: u64,
 }
 
 impl Registry {
@@ -59,6 +77,7 @@ impl Registry {
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             disks: Mutex::default(),
+            promised: Mutex::default(),
             path: Mutex::new(path),
         }
     }
@@ -75,21 +94,42 @@ impl Registry {
         self.lock().len()
     }
 
+    /// The disk is served; a promise of it is kept by that.
     pub(super) fn insert(&self, served: Arc<Served>) {
-        self.lock().insert(served.wanted.id.clone(), served);
+        let id = served.wanted.id.clone();
+        self.lock().insert(id.clone(), served);
+        self.promised().remove(&id);
     }
 
     pub(super) fn remove(&self, id: &str) {
         self.lock().remove(id);
     }
 
+    /// Notes a device that is about to be, and writes the list down before it returns.
+    pub(super) fn promise(&self, wanted: &Wanted, number: u32) -> Result<(), Error> {
+        let device = PathBuf::from(format!("/dev/ublkb{number}"));
+        let entry = Entry::new(wanted, device, Some(number));
+        self.promised().insert(wanted.id.clone(), entry);
+        self.write()
+    }
+
+    /// There will be no such device.
+    pub(super) fn withdraw(&self, id: &str) {
+        self.promised().remove(id);
+    }
+
     /// Writes the list down. Blocks, on tmpfs.
     pub(super) fn write(&self) -> Result<(), Error> {
         let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disks: Vec<_> = self.promised().values().cloned().collect();
+        disks.extend(self.all().iter().map(|served| {
+            let device = &served.device;
+            Entry::new(&served.wanted, device.path.clone(), device.number)
+        }));
         let account = Account {
             version: VERSION,
             pid: std::process::id(),
-            disks: self.all().iter().map(|served| entry(served)).collect(),
+            disks,
         };
         let failed = |error: serde_json::Error| host("write", &path)(io::Error::from(error));
         let text = serde_json::to_vec_pretty(&account).map_err(failed)?;
@@ -98,18 +138,57 @@ impl Registry {
         fs::rename(&fresh, &*path).map_err(host("replace", &path))
     }
 
+    fn promised(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Served>>> {
         self.disks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn entry(served: &Served) -> Entry {
-    let deltas = served.wanted.deltas.iter();
-    Entry {
-        id: served.wanted.id.clone(),
-        device: served.device.path.clone(),
-        read_only: served.wanted.read_only,
-        deltas: deltas.map(|delta| delta.path.clone()).collect(),
+impl Entry {
+    fn new(wanted: &Wanted, device: PathBuf, number: Option<u32>) -> Self {
+        let deltas = wanted.deltas.iter();
+        Self {
+            id: wanted.id.clone(),
+            device,
+            number,
+            read_only: wanted.read_only,
+            deltas: deltas
+                .map(|delta| Noted {
+                    path: delta.path.clone(),
+                    raw: delta.format.map(|format| format == image::Format::Raw),
+                    seal: delta.seal.map(|seal| (seal.length, seal.digest)),
+                    allocated: delta.allocated,
+                })
+                .collect(),
+        }
+    }
+
+    /// What was asked for when the disk was attached.
+    pub(super) fn wanted(&self) -> Wanted {
+        let deltas = self.deltas.iter();
+        Wanted {
+            id: self.id.clone(),
+            deltas: deltas
+                .map(|noted| Delta {
+                    path: noted.path.clone(),
+                    format: noted.raw.map(|raw| {
+                        if raw {
+                            image::Format::Raw
+                        } else {
+                            image::Format::Ploop
+                        }
+                    }),
+                    seal: noted
+                        .seal
+                        .map(|(length, digest)| image::Seal { length, digest }),
+                    allocated: noted.allocated,
+                })
+                .collect(),
+            read_only: self.read_only,
+        }
     }
 }
 
@@ -122,7 +201,45 @@ pub(super) fn read_account(path: &Path) -> Option<Account> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Registry, read_account};
+    use super::{Entry, Registry, read_account};
+    use crate::image;
+    use crate::server::wanted::{Delta, Wanted};
+
+    #[test]
+    fn a_promised_disk_is_read_back_as_it_was_wanted() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("registry.json");
+        let registry = Registry::new(path.clone());
+        let sealed = image::Seal {
+            length: 1 << 40,
+            digest: u32::MAX,
+        };
+        let delta = |format, seal| Delta {
+            path: "/a b/\u{e9}".into(),
+            format,
+            seal,
+            allocated: 7,
+        };
+        let wanted = Wanted {
+            id: "one".to_owned(),
+            deltas: vec![
+                delta(Some(image::Format::Raw), Some(sealed)),
+                delta(Some(image::Format::Ploop), None),
+                delta(None, None),
+            ],
+            read_only: false,
+        };
+        registry.promise(&wanted, 12).unwrap();
+        let account = read_account(&path).unwrap();
+        assert_eq!(
+            account.disks.iter().map(Entry::wanted).collect::<Vec<_>>(),
+            [wanted]
+        );
+        assert_eq!(account.disks[0].number, Some(12));
+        registry.withdraw("one");
+        registry.write().unwrap();
+        assert!(read_account(&path).unwrap().disks.is_empty());
+    }
 
     #[test]
     fn the_account_is_read_back_and_a_strange_one_is_nothing() {
@@ -133,7 +250,7 @@ mod tests {
         let account = read_account(&path).unwrap();
         assert_eq!(account.pid, std::process::id());
         assert!(account.disks.is_empty());
-        for strange in ["", "{}", r#"{"version":2,"pid":1,"disks":[]}"#, "\u{0}"] {
+        for strange in ["", "{}", r#"{"version":3,"pid":1,"disks":[]}"#, "\u{0}"] {
             std::fs::write(&path, strange).unwrap();
             assert!(read_account(&path).is_none(), "{strange}");
         }

@@ -1,9 +1,10 @@
 //! Builds a disk server from its options, and runs it until it may end.
 //!
-//! How it ends. On the FUSE transport the end of this process takes every disk from its containers.
-//! So the first SIGTERM (or SIGINT) only *drains*: no new disks, and the end comes with the last
-//! detach, at once if there is none. A second signal ends it now, in order: everything is written out
-//! and the images are closed, and whoever still has a device open gets I/O errors.
+//! How it ends. On ublk, at the first SIGTERM (or SIGINT): the kernel holds every request for the next
+//! server, which takes the devices over. On the FUSE transport the end of this process takes every disk
+//! from its containers. So there the first signal only *drains*: no new disks, and the end comes with
+//! the last detach, at once if there is none. A second signal ends it now, in order: everything is
+//! written out and the images are closed, and whoever still has a device open gets I/O errors.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -45,7 +46,9 @@ pub struct Options {
     pub disk: disk::Options,
     /// Which way to the kernel is asked for.
     pub transport: Wish,
-    /// Threads that take requests from the kernel.
+    /// Should ublk requests' pages be used where they are, where the kernel can do that?
+    pub zero_copy: bool,
+    /// Threads that take requests from FUSE.
     pub fuse_threads: usize,
 }
 
@@ -57,6 +60,7 @@ impl Options {
         Self {
             disk: disk::Options::default(),
             transport: Wish::Auto,
+            zero_copy: true,
             fuse_threads: cores.clamp(2, 4),
             seat,
         }
@@ -122,24 +126,36 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
     let devices = device::Options {
         run: options.seat.folder(),
         wish: options.transport,
+        zero_copy: options.zero_copy,
         threads: options.fuse_threads,
     };
     let (account, opened) = {
         let registry = registry.clone();
         blocking("opening devices", move || {
-            (recover::before(&registry), Devices::open(&devices))
+            let account = recover::before(&registry);
+            let opened = Devices::open(&devices, &recover::devices_of(account.as_ref()));
+            (account, opened)
         })
         .await?
     };
     let (devices, found) = opened?;
-    recover::tell(account.as_ref(), &found);
+    let outlived = devices.transport().survives_restart();
+    recover::tell(account.as_ref(), &found, outlived);
     let shards = Shards::start(options.disk.clone())?;
-    let registry = Registry::new(registry);
-    registry.write()?;
-    let name = options.seat.name();
-    Ok(Arc::new(Server::new(
-        name, shards, devices, registry, pending,
-    )))
+    let server = Arc::new(Server::new(
+        options.seat.name(),
+        shards,
+        devices,
+        Registry::new(registry),
+        pending,
+    ));
+    match account {
+        // The old account stands until the new one is complete: whoever comes next needs it whole.
+        Some(account) if outlived => recover::take_over(&server, &account).await,
+        _ => {}
+    }
+    server.write_account().await;
+    Ok(server)
 }
 
 /// Until a signal or a drain has come and the last disk has gone, or a second signal comes.
@@ -157,6 +173,10 @@ async fn until_the_end(server: &Server, signals: &mut Signals) {
             () = gone => {}
             () = signals.next() => {
                 let disks = server.count();
+                if server.devices().transport().survives_restart() {
+                    tracing::info!(disks, "told to end: the devices wait for the next server");
+                    return;
+                }
                 if server.draining() && disks > 0 {
                     tracing::error!(disks, "told twice to end: ending now, and these disks with it");
                     return;
@@ -174,9 +194,11 @@ async fn until_the_end(server: &Server, signals: &mut Signals) {
     }
 }
 
-/// Writes everything out, closes every image, and lets go of every device.
+/// Lets go of every device. Those that die with this process are written out before, and their images
+/// closed; those that outlive it go on from what was answered, which needs nothing.
 async fn close_all(server: &Server) {
-    let disks = server.all();
+    let survives = server.devices().transport().survives_restart();
+    let disks = if survives { Vec::new() } else { server.all() };
     let closing = disks.iter().map(|served| async move {
         let id = &served.wanted.id;
         match tokio::time::timeout(LAST_FLUSH, served.disk.close(false)).await {

@@ -44,11 +44,11 @@ pub(super) struct Detached {
 pub(super) struct Server {
     pub(super) name: Name,
     pub(super) build: Build,
-    shards: Shards,
+    pub(super) shards: Shards,
     devices: Arc<Devices>,
-    registry: Arc<Registry>,
-    claims: Arc<Claims>,
-    turns: Turns,
+    pub(super) registry: Arc<Registry>,
+    pub(super) claims: Arc<Claims>,
+    pub(super) turns: Turns,
     pending: PathBuf,
     draining: AtomicBool,
     /// Rung whenever a disk has gone.
@@ -99,14 +99,8 @@ impl Server {
             return Err(Error::Draining);
         }
         let begun = Instant::now();
-        let claims = Arc::clone(&self.claims);
-        let id = wanted.id.clone();
-        let paths: Vec<_> = wanted.deltas.iter().map(|d| d.path.clone()).collect();
+        self.claim(&wanted).await?;
         let read_only = wanted.read_only;
-        blocking("looking at files", move || {
-            claims.take(&id, &paths, read_only)
-        })
-        .await??;
         match self.open(&wanted).await {
             Ok((disk, device)) => {
                 tracing::info!(
@@ -131,18 +125,24 @@ impl Server {
     }
 
     async fn open(&self, wanted: &Wanted) -> Result<(DiskHandle, crate::device::Device), Error> {
-        let disk = self
-            .shards
-            .open(Spec {
-                id: wanted.id.clone(),
-                deltas: wanted.chain(),
-                read_only: wanted.read_only,
-                pending: self.pending.join(pending_name(wanted.top())),
-            })
-            .await?;
+        let disk = self.shards.open(self.spec(wanted)).await?;
         let devices = Arc::clone(&self.devices);
-        let (id, handle) = (wanted.id.clone(), disk.clone());
-        let attached = blocking("attaching a device", move || devices.attach(&id, handle)).await;
+        let registry = Arc::clone(&self.registry);
+        let (promised, handle) = (wanted.clone(), disk.clone());
+        let attached = blocking("attaching a device", move || {
+            // Written down first: if this process dies now, the next one knows what the device is.
+            let tell = |number| {
+                let noted = registry.promise(&promised, number);
+                noted
+                    .inspect_err(|error| tracing::error!(%error, "a device cannot be noted"))
+                    .is_ok()
+            };
+            devices.attach(&promised.id, handle, tell)
+        })
+        .await;
+        if !matches!(attached, Ok(Ok(_))) {
+            self.registry.withdraw(&wanted.id);
+        }
         match attached {
             Ok(Ok(device)) => Ok((disk, device)),
             Ok(Err(error)) => {
@@ -156,8 +156,28 @@ impl Server {
         }
     }
 
+    pub(super) fn spec(&self, wanted: &Wanted) -> Spec {
+        Spec {
+            id: wanted.id.clone(),
+            deltas: wanted.chain(),
+            read_only: wanted.read_only,
+            pending: self.pending.join(pending_name(wanted.top())),
+        }
+    }
+
+    pub(super) async fn claim(&self, wanted: &Wanted) -> Result<(), Error> {
+        let claims = Arc::clone(&self.claims);
+        let id = wanted.id.clone();
+        let paths: Vec<_> = wanted.deltas.iter().map(|d| d.path.clone()).collect();
+        let read_only = wanted.read_only;
+        blocking("looking at files", move || {
+            claims.take(&id, &paths, read_only)
+        })
+        .await?
+    }
+
     /// Closes a disk that got no device.
-    async fn close_after(&self, disk: &DiskHandle) {
+    pub(super) async fn close_after(&self, disk: &DiskHandle) {
         if let Err(error) = disk.close(false).await {
             tracing::error!(disk = %disk.id(), %error, "cannot close a disk in order");
         }
@@ -281,7 +301,7 @@ impl Server {
         self.seals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn write_account(&self) {
+    pub(super) async fn write_account(&self) {
         let registry = Arc::clone(&self.registry);
         match blocking("writing the registry", move || registry.write()).await {
             Ok(Ok(())) => {}

@@ -21,6 +21,7 @@
 mod control;
 mod error;
 mod features;
+mod owner;
 mod params;
 mod queue;
 mod uapi;
@@ -28,5 +29,6 @@ mod uapi;
 pub use control::{Added, Control, Info, State, Wish};
 pub use error::Error;
 pub use features::{Features, probe};
+pub use owner::{Owner, list};
 pub use params::Params;
 pub use queue::{Op, Queue, Request, Tag, open};

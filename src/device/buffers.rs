@@ -1,0 +1,116 @@
+//! Buffers for requests whose bytes are copied: one pool a thread, of bounded size.
+//!
+//! However many devices there are, a thread lends only so many buffers at a time; who finds none waits.
+//! That is no deadlock: whoever has one asks for no second, and gives it back when its request is done.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::ops::Deref;
+use std::task::{Poll, Waker};
+
+use crate::io::{Piece, Pool};
+
+/// The buffers of one thread.
+pub(super) struct Buffers {
+    pool: Pool,
+    free: Cell<usize>,
+    waiting: RefCell<VecDeque<Waker>>,
+}
+
+impl Buffers {
+    /// At most `most` buffers of `size` bytes.
+    pub(super) fn new(size: usize, most: usize) -> Self {
+        Self {
+            pool: Pool::new(size),
+            free: Cell::new(most),
+            waiting: RefCell::default(),
+        }
+    }
+
+    /// The first `len` bytes of a buffer, when one is free; `None` if none is that long.
+    pub(super) async fn lend(&self, len: usize) -> Option<Lent<'_>> {
+        poll_fn(|context| {
+            let Some(left) = self.free.get().checked_sub(1) else {
+                self.waiting.borrow_mut().push_back(context.waker().clone());
+                return Poll::Pending;
+            };
+            self.free.set(left);
+            Poll::Ready(())
+        })
+        .await;
+        let whole = self.pool.take();
+        if len > whole.len() {
+            self.take_back(whole);
+            return None;
+        }
+        let part = whole.slice(0, len);
+        Some(Lent {
+            buffers: self,
+            whole,
+            part,
+        })
+    }
+
+    fn take_back(&self, whole: Piece) {
+        self.pool.give(whole);
+        self.free.set(self.free.get() + 1);
+        if let Some(waker) = self.waiting.borrow_mut().pop_front() {
+            waker.wake();
+        }
+    }
+}
+
+/// A part of a buffer that goes back when it is dropped.
+pub(super) struct Lent<'a> {
+    buffers: &'a Buffers,
+    whole: Piece,
+    part: Piece,
+}
+
+impl Deref for Lent<'_> {
+    type Target = Piece;
+
+    fn deref(&self) -> &Piece {
+        &self.part
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.buffers.take_back(self.whole.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use async_executor::LocalExecutor;
+
+    use super::Buffers;
+
+    #[test]
+    fn who_finds_none_waits_until_one_is_back() {
+        let buffers = Buffers::new(4096, 1);
+        let got = Cell::new(0);
+        let executor = LocalExecutor::new();
+        let first = crate::io::now(buffers.lend(512)).unwrap();
+        assert_eq!(first.len(), 512);
+        for _ in 0..2 {
+            executor
+                .spawn(async {
+                    assert!(buffers.lend(4096).await.is_some());
+                    got.set(got.get() + 1);
+                })
+                .detach();
+        }
+        while executor.try_tick() {}
+        assert_eq!(got.get(), 0);
+        drop(first);
+        while executor.try_tick() {}
+        assert_eq!(got.get(), 2);
+        assert!(crate::io::now(buffers.lend(4097)).is_none());
+        assert!(crate::io::now(buffers.lend(1)).is_some());
+    }
+}

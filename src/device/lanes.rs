@@ -1,0 +1,207 @@
+//! The tasks of a shard that carry ublk requests to its disks: fetch, serve, commit.
+//!
+//! A *line* is one device's queue with the disk behind it. All lines of a thread share one inbox and a
+//! handful of *lanes*: a lane takes the next request of whichever line, serves it to its end, commits
+//! the result and takes another. So an idle device costs no task and no buffer, and a request in steady
+//! state allocates nothing. There is always a lane that waits: the last one starts another before it
+//! goes to work.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, SyncSender};
+
+use slab::Slab;
+
+use super::buffers::Buffers;
+use crate::disk::{Errno, Front, Local, Op, Spawner};
+use crate::io::{Inbox, Piece};
+use crate::ublk::{self, Queue, Tag};
+
+/// The longest request whose bytes may be copied.
+pub(super) const LONGEST: u32 = 1 << 20;
+/// Buffers that a thread lends at most.
+const BUFFERS: usize = 64;
+/// Lanes that may wait for work; more than that end.
+const IDLE: usize = 256;
+/// A tag's part of an answer's number; the rest is the line.
+const TAG_BITS: u32 = 16;
+
+thread_local! {
+    static LANES: RefCell<Option<Rc<Lanes>>> = const { RefCell::new(None) };
+}
+
+struct Lanes {
+    inbox: Rc<Inbox>,
+    lines: RefCell<Slab<Rc<Line>>>,
+    buffers: Buffers,
+    spawner: Spawner,
+}
+
+/// One device's queue and the disk behind it.
+struct Line {
+    queue: Queue,
+    disk: Local,
+    /// Tags that are fetched or being served.
+    live: Cell<u16>,
+    /// Dropped last, when queue and disk are let go: its receiver hears the end.
+    _ended: Sender<()>,
+}
+
+/// Puts a device's queue before a disk.
+pub(super) struct Begin {
+    /// The device's character node; closed when the line ends.
+    pub(super) device: Arc<File>,
+    /// Requests under way at once, as the kernel granted.
+    pub(super) depth: u16,
+    /// Are requests' pages registered with the ring?
+    pub(super) zero_copy: bool,
+    /// Hears whether every tag was fetched.
+    pub(super) begun: SyncSender<io::Result<()>>,
+    /// Its receiver hears the end of the line.
+    pub(super) ended: Sender<()>,
+}
+
+impl Front for Begin {
+    fn begin(self: Box<Self>, disk: Local) {
+        let lanes = Lanes::here(&disk);
+        let begun = self.begun;
+        let answer = lanes.open(self.device, self.depth, self.zero_copy, disk, self.ended);
+        // Whoever asked may have given up.
+        let _ = begun.send(answer);
+    }
+}
+
+impl Lanes {
+    /// This thread's lanes.
+    fn here(disk: &Local) -> Rc<Self> {
+        let known = LANES.with_borrow(Clone::clone);
+        known.unwrap_or_else(|| {
+            let lanes = Rc::new(Self {
+                inbox: Rc::default(),
+                lines: RefCell::default(),
+                buffers: Buffers::new(LONGEST as usize, BUFFERS),
+                spawner: disk.spawner(),
+            });
+            LANES.set(Some(Rc::clone(&lanes)));
+            lanes.spawner.spawn(lane(Rc::clone(&lanes)));
+            lanes
+        })
+    }
+
+    fn open(
+        &self,
+        device: Arc<File>,
+        depth: u16,
+        zero_copy: bool,
+        disk: Local,
+        ended: Sender<()>,
+    ) -> io::Result<()> {
+        let number = (self.lines.borrow().vacant_key() as u64) << TAG_BITS;
+        let buffers = None.filter(|_: &u16| zero_copy);
+        let inbox = Rc::clone(&self.inbox);
+        let queue = Queue::new(device, depth, (inbox, number), buffers)?;
+        let line = Rc::new(Line {
+            queue,
+            disk,
+            live: Cell::new(depth),
+            _ended: ended,
+        });
+        self.lines.borrow_mut().insert(Rc::clone(&line));
+        // A tag that the kernel refuses answers so, and counts as ended.
+        line.queue.fetch_all()
+    }
+
+    async fn handle(&self, number: u64, result: i32) {
+        let key = usize::try_from(number >> TAG_BITS).unwrap_or(usize::MAX);
+        let Some(line) = self.lines.borrow().get(key).cloned() else {
+            tracing::error!(
+                number,
+                "an answer for a device that has ended; this is a bug"
+            );
+            return;
+        };
+        let tag = Tag(u16::try_from(number & 0xffff).unwrap_or(u16::MAX));
+        if result == 0 {
+            let answer = line.answer(tag, &self.buffers).await;
+            match line.queue.commit(tag, answer) {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(disk = line.disk.id(), %error, "a result cannot be committed");
+                }
+            }
+        } else if result != -Errno::NODEV.raw_os_error() {
+            let error = io::Error::from_raw_os_error(-result);
+            tracing::error!(disk = line.disk.id(), %error, "the kernel refused a tag");
+        }
+        line.live.set(line.live.get() - 1);
+        if line.live.get() == 0 {
+            self.lines.borrow_mut().try_remove(key);
+        }
+    }
+}
+
+async fn lane(lanes: Rc<Lanes>) {
+    loop {
+        let (number, result) = lanes.inbox.next().await;
+        if lanes.inbox.waiting() == 0 {
+            lanes.spawner.spawn(lane(Rc::clone(&lanes)));
+        }
+        lanes.handle(number, result).await;
+        if lanes.inbox.waiting() > IDLE {
+            return;
+        }
+    }
+}
+
+impl Line {
+    /// Serves one request: a count of bytes, or a negative errno.
+    async fn answer(&self, tag: Tag, buffers: &Buffers) -> i32 {
+        let request = self.queue.request(tag);
+        let range = request.range;
+        let (op, data) = match request.op {
+            ublk::Op::Read => (Op::Read, true),
+            ublk::Op::Write(fua) => (Op::Write { fua }, true),
+            ublk::Op::Flush => (Op::Flush, false),
+            ublk::Op::Discard => (Op::Discard, false),
+            ublk::Op::WriteZeroes => (Op::WriteZeroes, false),
+            ublk::Op::Other(_) => return -Errno::OPNOTSUPP.raw_os_error(),
+        };
+        let served = if data {
+            self.carry(tag, op, range, buffers).await
+        } else {
+            self.disk.serve(op, range, &Piece::empty()).await
+        };
+        match served {
+            // No length where no bytes moved: of a long discard it would look like an error.
+            Ok(()) if data => i32::try_from(range.len).unwrap_or(i32::MAX),
+            Ok(()) => 0,
+            Err(errno) => -errno.raw_os_error(),
+        }
+    }
+
+    /// A request with bytes, through a buffer.
+    async fn carry(
+        &self,
+        tag: Tag,
+        op: Op,
+        range: crate::units::ByteRange,
+        buffers: &Buffers,
+    ) -> Result<(), Errno> {
+        let len = usize::try_from(range.len).map_err(|_| Errno::INVAL)?;
+        let buffer = buffers.lend(len).await.ok_or(Errno::INVAL)?;
+        let copied = |error: io::Error| {
+            tracing::error!(disk = self.disk.id(), ?op, %error, "a request's bytes cannot be copied");
+            Errno::IO
+        };
+        if op == Op::Read {
+            self.disk.serve(op, range, &buffer).await?;
+            self.queue.give(tag, &buffer).map_err(copied)
+        } else {
+            self.queue.take(tag, &buffer).map_err(copied)?;
+            self.disk.serve(op, range, &buffer).await
+        }
+    }
+}

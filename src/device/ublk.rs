@@ -1,0 +1,357 @@
+//! A disk behind `/dev/ublkbN`.
+//!
+//! ```text
+//! attach   ADD_DEV -> told to the caller -> SET_PARAMS -> the shard fetches every tag -> START_DEV
+//! detach   STOP_DEV, still served -> every tag ends, the node is closed -> DEL_DEV
+//! adopt    START_USER_RECOVERY -> the shard fetches every tag -> END_USER_RECOVERY
+//! ```
+//!
+//! The rule: this process never opens its own block device. An open may read, a close may write, and a
+//! server that is killed inside a call to its own device never ends, so nobody could take the device
+//! over. Whoever uses the device syncs and unmounts it before it is detached: `STOP_DEV` throws away what
+//! is dirty in the device's page cache.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::io::Errno;
+
+use super::error::{Error, kernel};
+use super::lanes::{Begin, LONGEST};
+use super::mounts::is_mounted;
+use super::shape::{Device, Shape};
+use crate::disk::DiskHandle;
+use crate::ublk::{self, Control, Features, Owner, Params, State, Wish};
+
+/// Requests that a device may have under way.
+const DEPTH: u16 = 32;
+/// The longest request where bytes are copied: a longer copy would keep the neighbours waiting.
+const LONGEST_COPIED: u32 = 256 << 10;
+/// How long a shard may take to begin or end a line.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a dead server's device may take to become free: the kernel needs about 16 ms for each.
+const RELEASE: Duration = Duration::from_secs(60);
+/// How often it is asked.
+const PAUSE: Duration = Duration::from_millis(4);
+/// How long requests may take to end when a device is handed over.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// A device of this process.
+struct Bound {
+    number: u32,
+    device: Device,
+    granted: Features,
+    /// Hears that the shard has let go of queue and node.
+    ended: Receiver<()>,
+}
+
+/// Every ublk device of this process.
+pub(super) struct Ublk {
+    control: Control,
+    features: Features,
+    owner: Owner,
+    zero_copy: bool,
+    /// Held for a look-up or a change, never across a call to the kernel.
+    bound: Mutex<HashMap<String, Bound>>,
+}
+
+impl Ublk {
+    /// Asks the kernel for its driver.
+    pub(super) fn open(run: &Path, zero_copy: bool) -> Result<Self, ublk::Error> {
+        let control = Control::open()?;
+        let features = control.features()?;
+        features.suffice()?;
+        Ok(Self {
+            control,
+            features,
+            owner: Owner::of(run),
+            zero_copy,
+            bound: Mutex::default(),
+        })
+    }
+
+    /// Takes away devices of this run folder that nobody will ask for again.
+    pub(super) fn sweep(&self, known: &[u32]) -> Vec<PathBuf> {
+        let mut swept = Vec::new();
+        for number in ublk::list() {
+            let Ok(Some(info)) = self.control.info(number) else {
+                continue;
+            };
+            if info.tag != self.owner.tag() || known.contains(&number) {
+                continue;
+            }
+            let path = block_path(number);
+            match self
+                .control
+                .stop(number)
+                .and_then(|()| self.control.delete_later(number))
+            {
+                Ok(()) => swept.push(path),
+                Err(error) => {
+                    tracing::warn!(device = %path.display(), %error, "a device is left behind");
+                }
+            }
+        }
+        swept
+    }
+
+    /// Makes a disk a block device. `tell` hears its number before anything can go through it.
+    pub(super) fn attach(
+        &self,
+        name: &str,
+        disk: &DiskHandle,
+        shape: Shape,
+        tell: impl FnOnce(u32) -> bool,
+    ) -> Result<Device, Error> {
+        let zero_copy = self.zero_copy && self.features.zero_copy();
+        let longest = if zero_copy { LONGEST } else { LONGEST_COPIED };
+        let added = self.control.add(&Wish {
+            depth: DEPTH,
+            longest,
+            tag: self.owner.tag(),
+            zero_copy,
+            features: self.features,
+        })?;
+        let number = added.id;
+        let attempt = if tell(number) {
+            self.bring_up(number, added.granted, disk, shape, longest)
+        } else {
+            Err(Error::NotNoted)
+        };
+        match attempt {
+            Ok((device, ended)) => {
+                let bound = Bound {
+                    number,
+                    device: device.clone(),
+                    granted: added.granted,
+                    ended,
+                };
+                self.lock().insert(name.to_owned(), bound);
+                Ok(device)
+            }
+            Err(error) => {
+                self.give_up(number);
+                Err(error)
+            }
+        }
+    }
+
+    fn bring_up(
+        &self,
+        number: u32,
+        granted: Features,
+        disk: &DiskHandle,
+        shape: Shape,
+        longest: u32,
+    ) -> Result<(Device, Receiver<()>), Error> {
+        let params = Params {
+            size: disk.size(),
+            block: shape.block,
+            optimal: u32::try_from(disk.cluster().bytes()).unwrap_or(shape.block),
+            longest,
+            read_only: shape.read_only,
+            memory_alignment: granted.zero_copy().then_some(shape.block.max(512)),
+        };
+        self.control.set_params(number, params)?;
+        let ended = self.begin(number, granted, disk)?;
+        self.control.start(number)?;
+        Ok((device(number)?, ended))
+    }
+
+    /// Has the disk's shard fetch every tag.
+    fn begin(
+        &self,
+        number: u32,
+        granted: Features,
+        disk: &DiskHandle,
+    ) -> Result<Receiver<()>, Error> {
+        let node = ublk::open(number)?;
+        let (begun, answer) = sync_channel(1);
+        let (ended, end) = channel();
+        disk.stand_before(Box::new(Begin {
+            device: Arc::new(node),
+            depth: DEPTH,
+            zero_copy: granted.zero_copy(),
+            begun,
+            ended,
+        }));
+        let path = character_path(number);
+        match answer.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => Ok(end),
+            Ok(Err(error)) => Err(kernel("fetch requests of", &path)(error)),
+            Err(_) => {
+                let slow = io::Error::from(io::ErrorKind::TimedOut);
+                Err(kernel("reach the shard of", &path)(slow))
+            }
+        }
+    }
+
+    /// Takes away a device that was not finished; best effort.
+    fn give_up(&self, number: u32) {
+        // Of a device that never started this ends the tags that were fetched.
+        let stopped = self.control.stop(number);
+        if let Err(error) = stopped.and_then(|()| self.control.delete_later(number)) {
+            tracing::warn!(device = number, %error, "a device that was not finished is left behind");
+        }
+    }
+
+    /// Takes a device over from a server that has ended. The disk is the one that was behind it.
+    pub(super) fn adopt(
+        &self,
+        name: &str,
+        disk: &DiskHandle,
+        number: u32,
+    ) -> Result<Device, Error> {
+        let path = block_path(number);
+        let granted = self.claim(number)?;
+        let ended = self.begin(number, granted, disk)?;
+        self.control.end_recovery(number)?;
+        let device = device(number)?;
+        let bound = Bound {
+            number,
+            device: device.clone(),
+            granted,
+            ended,
+        };
+        self.lock().insert(name.to_owned(), bound);
+        tracing::debug!(device = %path.display(), "taken over");
+        Ok(device)
+    }
+
+    /// Waits until a dead server's device is free, and claims it.
+    fn claim(&self, number: u32) -> Result<Features, Error> {
+        let gone = || Error::Gone {
+            device: block_path(number),
+        };
+        let deadline = Instant::now() + RELEASE;
+        loop {
+            let info = self.control.info(number)?.ok_or_else(gone)?;
+            if info.tag != self.owner.tag() || info.state == State::Dead {
+                return Err(gone());
+            }
+            match self.control.begin_recovery(number) {
+                Ok(()) => return Ok(info.granted),
+                Err(error) if error.is(Errno::BUSY) && Instant::now() < deadline => sleep(PAUSE),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Fails whoever waits for a device that nobody can serve any more, and takes it away.
+    pub(super) fn release(&self, number: u32) {
+        if let Ok(Some(info)) = self.control.info(number)
+            && info.tag == self.owner.tag()
+        {
+            self.give_up(number);
+        }
+    }
+
+    /// Takes the device away.
+    pub(super) fn detach(&self, name: &str) -> Result<(), Error> {
+        let Some((number, path, numbers)) = self.lock().get(name).map(|bound| {
+            let device = &bound.device;
+            (
+                bound.number,
+                device.path.clone(),
+                (device.major, device.minor),
+            )
+        }) else {
+            return Ok(());
+        };
+        if is_mounted(numbers.0, numbers.1)? {
+            return Err(Error::Busy { device: path });
+        }
+        self.control.stop(number)?;
+        let Some(bound) = self.lock().remove(name) else {
+            return Ok(());
+        };
+        if bound.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let slow = io::Error::from(io::ErrorKind::TimedOut);
+            return Err(kernel("let go of", &character_path(number))(slow));
+        }
+        // Somebody may still have the dead block device open; its number is free when they close it.
+        self.control.delete_later(number)?;
+        Ok(())
+    }
+
+    /// Is the device still there?
+    pub(super) fn stands(&self, name: &str) -> bool {
+        let number = self.lock().get(name).map(|bound| bound.number);
+        number.is_some_and(|number| sysfs(number).exists())
+    }
+
+    /// Lets go of every device for the next server: requests wait for it.
+    pub(super) fn hand_over(&self) {
+        let left: Vec<_> = self.lock().drain().collect();
+        thread::scope(|scope| {
+            for (name, bound) in left {
+                scope.spawn(move || {
+                    if !bound.granted.quiesce() {
+                        return;
+                    }
+                    match self.control.quiesce(bound.number, HAND_OVER) {
+                        Ok(()) => {
+                            let _ = bound.ended.recv_timeout(HAND_OVER);
+                        }
+                        // The end of this process does it as well, only not as fast.
+                        Err(error) => tracing::warn!(disk = %name, %error, "not quiesced"),
+                    }
+                });
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Bound>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn block_path(number: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkb{number}"))
+}
+
+fn character_path(number: u32) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkc{number}"))
+}
+
+fn sysfs(number: u32) -> PathBuf {
+    PathBuf::from(format!("/sys/block/ublkb{number}"))
+}
+
+/// A started device's node and numbers; makes the node where no devtmpfs does.
+fn device(number: u32) -> Result<Device, Error> {
+    let path = block_path(number);
+    let file = sysfs(number).join("dev");
+    let text = fs::read_to_string(&file).map_err(kernel("read", &file))?;
+    let (major, minor) = text
+        .trim()
+        .split_once(':')
+        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
+        .ok_or_else(|| kernel("understand", &file)(io::Error::from(io::ErrorKind::InvalidData)))?;
+    if !path.exists() {
+        let mode = Mode::from_raw_mode(0o600);
+        match mknodat(
+            CWD,
+            &path,
+            FileType::BlockDevice,
+            mode,
+            makedev(major, minor),
+        ) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(kernel("make", &path)(error)),
+        }
+    }
+    Ok(Device {
+        path,
+        major,
+        minor,
+        number: Some(number),
+    })
+}

@@ -1,0 +1,100 @@
+//! A disk that lives on a shard, and who is busy with it.
+
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+
+use super::Error;
+use super::gate::Gate;
+use super::request::{Errno, Op};
+use super::serve::Disk;
+use crate::image::Seal;
+use crate::io::{Piece, Uring};
+use crate::units::ByteRange;
+
+/// A disk and who is busy with it.
+pub(super) struct Resident {
+    disk: Disk<Uring>,
+    under_way: Cell<usize>,
+    idle: Gate,
+}
+
+/// One request under way.
+struct UnderWay<'a>(&'a Resident);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let left = self.0.under_way.get() - 1;
+        self.0.under_way.set(left);
+        if left == 0 {
+            self.0.idle.open();
+        }
+    }
+}
+
+impl Resident {
+    pub(super) fn new(disk: Disk<Uring>) -> Self {
+        Self {
+            disk,
+            under_way: Cell::new(0),
+            idle: Gate::default(),
+        }
+    }
+
+    /// What the disk is called.
+    pub(super) fn id(&self) -> &str {
+        &self.disk.shared.id
+    }
+
+    /// Serves one request; never panics.
+    pub(super) async fn serve(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
+        self.under_way.set(self.under_way.get() + 1);
+        let _under_way = UnderWay(self);
+        // A request that is never answered hangs a container: even a bug of ours must end in an answer.
+        AssertUnwindSafe(self.disk.serve(op, range, piece))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                self.disk
+                    .shared
+                    .fail("a request made the disk panic; this is a bug");
+                Err(Errno::IO)
+            })
+    }
+
+    /// Ends a disk: nobody can reach it any more, whoever waits for space gets an error.
+    pub(super) async fn close(self: Rc<Self>, seal: bool) -> Result<Option<Seal>, Error> {
+        self.disk.shared.close();
+        while self.under_way.get() > 0 {
+            self.idle.pass().await;
+        }
+        // The last task has answered but may still hold its share for a moment.
+        let mut resident = self;
+        let resident = loop {
+            match Rc::try_unwrap(resident) {
+                Ok(resident) => break resident,
+                Err(shared) => {
+                    resident = shared;
+                    yield_once().await;
+                }
+            }
+        };
+        resident.disk.finish(seal).await
+    }
+}
+
+/// Lets the other tasks of this thread run once.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if yielded {
+            return std::task::Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
