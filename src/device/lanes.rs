@@ -16,9 +16,11 @@ use std::sync::mpsc::{Sender, SyncSender};
 use slab::Slab;
 
 use super::buffers::Buffers;
+use super::slots::Slots;
 use crate::disk::{Errno, Front, Local, Op, Spawner};
-use crate::io::{Inbox, Piece};
-use crate::ublk::{self, Queue, Tag};
+use crate::io::{Inbox, Piece, Registered, Ring};
+use crate::ublk::{self, Queue, Slot, Tag};
+use crate::units::ByteRange;
 
 /// The longest request whose bytes may be copied.
 pub(super) const LONGEST: u32 = 1 << 20;
@@ -37,6 +39,7 @@ struct Lanes {
     inbox: Rc<Inbox>,
     lines: RefCell<Slab<Rc<Line>>>,
     buffers: Buffers,
+    slots: Slots,
     spawner: Spawner,
 }
 
@@ -44,6 +47,8 @@ struct Lanes {
 struct Line {
     queue: Queue,
     disk: Local,
+    /// Each tag's pages where they are, in a slot of the ring; nothing where bytes are copied.
+    pages: Vec<Piece>,
     /// Tags that are fetched or being served.
     live: Cell<u16>,
     /// Dropped last, when queue and disk are let go: its receiver hears the end.
@@ -83,6 +88,7 @@ impl Lanes {
                 inbox: Rc::default(),
                 lines: RefCell::default(),
                 buffers: Buffers::new(LONGEST as usize, BUFFERS),
+                slots: Slots::new(Ring::current().map_or(0, |ring| ring.buffers())),
                 spawner: disk.spawner(),
             });
             LANES.set(Some(Rc::clone(&lanes)));
@@ -100,12 +106,29 @@ impl Lanes {
         ended: Sender<()>,
     ) -> io::Result<()> {
         let number = (self.lines.borrow().vacant_key() as u64) << TAG_BITS;
-        let buffers = None.filter(|_: &u16| zero_copy);
+        let first = zero_copy.then(|| self.slots.take(depth)).flatten();
+        let slots = match (zero_copy, first) {
+            (false, _) => Slot::None,
+            (true, None) => Slot::Full,
+            (true, Some(first)) => Slot::First(first),
+        };
         let inbox = Rc::clone(&self.inbox);
-        let queue = Queue::new(device, depth, (inbox, number), buffers)?;
+        let queue = Queue::new(device, depth, (inbox, number), slots)?;
+        let tags = (0..depth).map(Tag);
+        let pages = tags
+            .filter_map(|tag| {
+                let slot = Registered {
+                    index: queue.slot(tag)?,
+                    device: Arc::clone(queue.device()),
+                    position: queue.payload(tag),
+                };
+                Some(Piece::registered(slot, LONGEST as usize))
+            })
+            .collect();
         let line = Rc::new(Line {
             queue,
             disk,
+            pages,
             live: Cell::new(depth),
             _ended: ended,
         });
@@ -139,6 +162,9 @@ impl Lanes {
         line.live.set(line.live.get() - 1);
         if line.live.get() == 0 {
             self.lines.borrow_mut().try_remove(key);
+            if let Some(first) = line.queue.slot(Tag(0)) {
+                self.slots.give(first, line.queue.depth());
+            }
         }
     }
 }
@@ -170,7 +196,16 @@ impl Line {
             ublk::Op::Other(_) => return -Errno::OPNOTSUPP.raw_os_error(),
         };
         let served = if data {
-            self.carry(tag, op, range, buffers).await
+            match self.pages.get(usize::from(tag.0)) {
+                Some(pages) if request.registered => {
+                    let len = usize::try_from(range.len).unwrap_or(usize::MAX);
+                    if len > pages.len() {
+                        return -Errno::INVAL.raw_os_error();
+                    }
+                    self.disk.serve(op, range, &pages.slice(0, len)).await
+                }
+                _ => self.carry(tag, op, range, buffers).await,
+            }
         } else {
             self.disk.serve(op, range, &Piece::empty()).await
         };
@@ -187,7 +222,7 @@ impl Line {
         &self,
         tag: Tag,
         op: Op,
-        range: crate::units::ByteRange,
+        range: ByteRange,
         buffers: &Buffers,
     ) -> Result<(), Errno> {
         let len = usize::try_from(range.len).map_err(|_| Errno::INVAL)?;

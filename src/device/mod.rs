@@ -16,6 +16,7 @@ mod loopback;
 mod looped;
 mod mounts;
 mod shape;
+mod slots;
 mod ublk;
 mod wish;
 

@@ -160,7 +160,7 @@ impl Ublk {
             memory_alignment: granted.zero_copy().then_some(shape.block.max(512)),
         };
         self.control.set_params(number, params)?;
-        let ended = self.begin(number, granted, disk)?;
+        let ended = self.begin(number, granted, DEPTH, disk)?;
         self.control.start(number)?;
         Ok((device(number)?, ended))
     }
@@ -170,6 +170,7 @@ impl Ublk {
         &self,
         number: u32,
         granted: Features,
+        depth: u16,
         disk: &DiskHandle,
     ) -> Result<Receiver<()>, Error> {
         let node = ublk::open(number)?;
@@ -177,7 +178,7 @@ impl Ublk {
         let (ended, end) = channel();
         disk.stand_before(Box::new(Begin {
             device: Arc::new(node),
-            depth: DEPTH,
+            depth,
             zero_copy: granted.zero_copy(),
             begun,
             ended,
@@ -210,8 +211,8 @@ impl Ublk {
         number: u32,
     ) -> Result<Device, Error> {
         let path = block_path(number);
-        let granted = self.claim(number)?;
-        let ended = self.begin(number, granted, disk)?;
+        let (granted, depth) = self.claim(number)?;
+        let ended = self.begin(number, granted, depth, disk)?;
         self.control.end_recovery(number)?;
         let device = device(number)?;
         let bound = Bound {
@@ -226,7 +227,7 @@ impl Ublk {
     }
 
     /// Waits until a dead server's device is free, and claims it.
-    fn claim(&self, number: u32) -> Result<Features, Error> {
+    fn claim(&self, number: u32) -> Result<(Features, u16), Error> {
         let gone = || Error::Gone {
             device: block_path(number),
         };
@@ -237,7 +238,7 @@ impl Ublk {
                 return Err(gone());
             }
             match self.control.begin_recovery(number) {
-                Ok(()) => return Ok(info.granted),
+                Ok(()) => return Ok((info.granted, info.depth)),
                 Err(error) if error.is(Errno::BUSY) && Instant::now() < deadline => sleep(PAUSE),
                 Err(error) => return Err(error.into()),
             }

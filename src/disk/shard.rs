@@ -24,6 +24,10 @@ use super::serve::Disk;
 use crate::image::Seal;
 use crate::io::{Piece, Pool, Ring, Setup, Uring};
 
+/// Slots for requests' pages: a transport without copies needs one for each request that its devices
+/// may have under way. As many as a kernel gives.
+const SLOTS: u32 = 16 * 1024;
+
 /// Makes a disk on its shard's thread; it gets the pool of copy-up buffers of its cluster size.
 pub(super) type Build = Box<dyn FnOnce(Rc<Pool>) -> Disk<Uring> + Send>;
 
@@ -58,7 +62,7 @@ impl Shard {
         let (inbox, count) = (Arc::clone(&mailbox), Arc::clone(&disks));
         thread::Builder::new()
             .name(format!("shard-{index}"))
-            .spawn(move || match Ring::install(Setup::default()) {
+            .spawn(move || match Ring::install(Setup { slots: SLOTS }) {
                 Ok(ring) => {
                     let _ = ready.send(Ok(()));
                     run(&ring, inbox, count);

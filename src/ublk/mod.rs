@@ -31,4 +31,4 @@ pub use error::Error;
 pub use features::{Features, probe};
 pub use owner::{Owner, list};
 pub use params::Params;
-pub use queue::{Op, Queue, Request, Tag, open};
+pub use queue::{Op, Queue, Request, Slot, Tag, open};

@@ -44,6 +44,17 @@ pub enum Op {
     Other(u32),
 }
 
+/// Where the kernel puts the pages of a device's requests in the ring's table of buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Nowhere: the device was made without that.
+    None,
+    /// Nowhere: there is no room in the table. Every request is marked as not registered.
+    Full,
+    /// Tag 0's pages into this slot, tag 1's into the next.
+    First(u16),
+}
+
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -96,8 +107,7 @@ pub struct Queue {
     depth: u16,
     table: NonNull<uapi::ublksrv_io_desc>,
     bytes: usize,
-    /// Where in the ring's table of buffers the tags' pages are registered.
-    buffers: Option<u16>,
+    slots: Slot,
 }
 
 impl Queue {
@@ -109,7 +119,7 @@ impl Queue {
         device: Arc<File>,
         depth: u16,
         (inbox, number): (Rc<Inbox>, u64),
-        buffers: Option<u16>,
+        slots: Slot,
     ) -> io::Result<Self> {
         let ring = Ring::current()?;
         let entry = size_of::<uapi::ublksrv_io_desc>();
@@ -134,7 +144,7 @@ impl Queue {
             depth,
             table: NonNull::new(table.cast()).ok_or(io::ErrorKind::OutOfMemory)?,
             bytes,
-            buffers,
+            slots,
         })
     }
 
@@ -176,7 +186,7 @@ impl Queue {
         Request {
             op,
             range: ByteRange::new(entry.start_sector << 9, u64::from(entry.nr_sectors) << 9),
-            registered: self.buffers.is_some() && entry.op_flags & uapi::FLAG_NOT_REGISTERED == 0,
+            registered: self.slots != Slot::None && entry.op_flags & uapi::FLAG_NOT_REGISTERED == 0,
         }
     }
 
@@ -217,16 +227,22 @@ impl Queue {
         &self.device
     }
 
-    /// The index of a tag's pages in the ring's table of buffers, if they are registered there.
+    /// The slot of a tag's pages in the ring's table of buffers, if it has one.
     #[must_use]
-    pub fn index(&self, tag: Tag) -> Option<u16> {
-        self.buffers.map(|first| first + tag.0)
+    pub fn slot(&self, tag: Tag) -> Option<u16> {
+        match self.slots {
+            Slot::First(first) => Some(first + tag.0),
+            Slot::None | Slot::Full => None,
+        }
     }
 
     fn post(&self, op: u32, tag: Tag, result: i32) -> io::Result<()> {
-        let index = self.index(tag);
         // With registration the argument says where; with user copy the kernel wants none.
-        let addr = index.map_or(0, |index| u64::from(index) | uapi::REGISTER_OR_COPY << 16);
+        let addr = match self.slots {
+            Slot::None => 0,
+            Slot::Full => u64::from(u16::MAX) | uapi::REGISTER_OR_COPY << 16,
+            Slot::First(first) => u64::from(first + tag.0) | uapi::REGISTER_OR_COPY << 16,
+        };
         let command = Command {
             device: &self.device,
             op,
