@@ -4,6 +4,7 @@
 //! and the index of a cluster *of a file* ([`Place`]). Each has a type.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// Bytes in a sector, the smallest thing that a disk reads or writes.
@@ -97,6 +98,14 @@ impl ClusterSize {
     #[must_use]
     pub const fn round_up(self, bytes: u64) -> u64 {
         self.count(bytes) << self.shift
+    }
+
+    /// The numbers of the clusters that a byte range touches; `None` past what a map can name.
+    #[must_use]
+    pub fn clusters(self, range: ByteRange) -> Option<Range<u32>> {
+        let first = u32::try_from(range.start >> self.shift).ok()?;
+        let end = u32::try_from(self.count(range.end())).ok()?;
+        Some(first..end.max(first))
     }
 
     /// Cuts a byte range at cluster borders.

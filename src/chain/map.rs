@@ -93,6 +93,8 @@ struct TopPage {
     places: [u32; PAGE],
     /// One bit a cluster: the entry is not in the image's index yet.
     pending: [u64; PAGE / 64],
+    /// One bit a cluster: a request is placing it.
+    busy: [u64; PAGE / 64],
 }
 
 /// The map of the top: which clusters it owns, and which of these entries are only pending.
@@ -120,11 +122,34 @@ impl TopMap {
         (place != 0).then_some(Place(place))
     }
 
-    /// The top owns this cluster from now on; the index does not say so yet.
+    /// Is a request placing this cluster?
+    #[must_use]
+    pub fn is_busy(&self, cluster: Cluster) -> bool {
+        let (page, slot) = split(cluster);
+        let page = self.pages.get(page).and_then(Option::as_deref);
+        page.is_some_and(|page| page.busy[slot / 64] >> (slot % 64) & 1 == 1)
+    }
+
+    /// A request is placing the cluster from now on.
+    pub fn reserve(&mut self, cluster: Cluster) {
+        self.slot(cluster, |page, slot| {
+            page.busy[slot / 64] |= 1 << (slot % 64);
+        });
+    }
+
+    /// No request is placing the cluster any more.
+    pub fn release(&mut self, cluster: Cluster) {
+        self.slot(cluster, |page, slot| {
+            page.busy[slot / 64] &= !(1 << (slot % 64));
+        });
+    }
+
+    /// The top owns this cluster from now on, and nobody places it; the index does not say so yet.
     pub fn publish(&mut self, cluster: Cluster, place: Place) {
         self.slot(cluster, |page, slot| {
             page.places[slot] = place.0;
             page.pending[slot / 64] |= 1 << (slot % 64);
+            page.busy[slot / 64] &= !(1 << (slot % 64));
         });
     }
 
@@ -164,6 +189,7 @@ impl TopMap {
             Box::new(TopPage {
                 places: [0; PAGE],
                 pending: [0; PAGE / 64],
+                busy: [0; PAGE / 64],
             })
         });
         act(page, slot);

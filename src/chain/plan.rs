@@ -129,13 +129,6 @@ impl View<'_> {
         }
         Step::Fresh(ByteRange::new(range.start, fresh))
     }
-
-    /// The clusters of a range.
-    pub fn clusters(&self, range: ByteRange) -> impl Iterator<Item = Cluster> + use<> {
-        let size = self.size;
-        size.split(range)
-            .filter_map(move |piece| size.cluster_of(piece.start))
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 //! and a place that was reserved in vain is left as a gap: its bytes may have been written, and fresh
 //! space must read as zeros.
 
-use std::collections::HashSet;
-
 use super::map::TopMap;
 use crate::units::{Cluster, Place};
 
@@ -15,11 +13,14 @@ pub struct Top {
     map: TopMap,
     /// Every place from here on is fresh: never written, reads as zeros.
     next: Place,
-    /// Clusters that a request is placing at the moment.
-    busy: HashSet<Cluster>,
     /// Clusters whose entries are not in the index, in the order they were published.
     pending: Vec<Cluster>,
+    /// The vector of the last round, empty: the next one collects there.
+    spare: Vec<Cluster>,
 }
+
+/// The most entries for which an empty vector keeps its memory, 16 KiB: a disk that is idle is small.
+const SPARE: usize = 4096;
 
 impl Top {
     /// A top with these entries in its index, whose fresh space begins at `next`.
@@ -28,8 +29,8 @@ impl Top {
         Self {
             map: TopMap::new(entries),
             next,
-            busy: HashSet::new(),
             pending: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -48,7 +49,7 @@ impl Top {
     /// Is a request placing this cluster?
     #[must_use]
     pub fn is_busy(&self, cluster: Cluster) -> bool {
-        self.busy.contains(&cluster)
+        self.map.is_busy(cluster)
     }
 
     /// Fresh places side by side, one for each cluster; the first is returned. `None`: the file is as
@@ -57,20 +58,19 @@ impl Top {
         let count = u32::try_from(clusters.clone().count()).ok()?;
         let first = self.next;
         self.next = Place(first.0.checked_add(count)?);
-        self.busy.extend(clusters);
+        clusters.for_each(|cluster| self.map.reserve(cluster));
         Some(first)
     }
 
     /// A reservation is completed: the top owns the cluster from now on.
     pub fn publish(&mut self, cluster: Cluster, place: Place) {
-        self.busy.remove(&cluster);
         self.map.publish(cluster, place);
         self.pending.push(cluster);
     }
 
     /// A reservation is dropped: the cluster stays where it was.
     pub fn release(&mut self, cluster: Cluster) {
-        self.busy.remove(&cluster);
+        self.map.release(cluster);
     }
 
     /// How many entries are pending?
@@ -82,7 +82,8 @@ impl Top {
     /// The entries that are pending now, to be written into the index. What is published from here
     /// on belongs to the next round.
     pub fn take_pending(&mut self) -> Vec<Cluster> {
-        let round = std::mem::take(&mut self.pending);
+        let spare = std::mem::take(&mut self.spare);
+        let round = std::mem::replace(&mut self.pending, spare);
         for cluster in &round {
             self.map.settle(*cluster);
         }
@@ -90,18 +91,20 @@ impl Top {
     }
 
     /// A round could not be written: its entries are pending as before.
-    pub fn put_back(&mut self, round: Vec<Cluster>) {
-        for cluster in round {
-            self.map.unsettle(cluster);
-            self.pending.push(cluster);
+    pub fn put_back(&mut self, mut round: Vec<Cluster>) {
+        for cluster in &round {
+            self.map.unsettle(*cluster);
         }
+        round.append(&mut self.pending);
+        let later = std::mem::replace(&mut self.pending, round);
+        self.reuse(later);
     }
 
     /// Gives the vector of a finished round back, to be filled again.
     pub fn reuse(&mut self, mut round: Vec<Cluster>) {
-        if self.pending.is_empty() && self.pending.capacity() < round.capacity() {
-            round.clear();
-            self.pending = round;
+        round.clear();
+        if round.capacity() <= SPARE {
+            self.spare = round;
         }
     }
 }
@@ -154,7 +157,7 @@ mod tests {
             (top.map().settled(Cluster(1)), top.map().find(Cluster(1))),
             (0, Some(Place(1)))
         );
-        assert_eq!(top.take_pending(), [Cluster(2), Cluster(1)]);
+        assert_eq!(top.take_pending(), [Cluster(1), Cluster(2)]);
         assert_eq!(top.map().settled(Cluster(1)), 1);
     }
 

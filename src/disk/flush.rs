@@ -14,13 +14,14 @@ use std::cell::Cell;
 use std::io;
 
 use super::gate::Gate;
+use super::lent::Lent;
 use super::place::Writable;
 use super::request::Errno;
 use super::serve::Disk;
 use super::shared::Shared;
 use crate::image;
 use crate::image::ploop::{page_of, write_index_page};
-use crate::io::{File, Piece};
+use crate::io::File;
 use crate::units::Cluster;
 
 /// Bytes of the index that are written at once.
@@ -162,7 +163,8 @@ impl<F: File> Disk<F> {
     ) -> Result<(), Unfinished> {
         round.sort_unstable();
         let mut last = None;
-        let buffer = Piece::zeroed(INDEX_PAGE);
+        let lent = Lent::new(&self.pool);
+        let buffer = lent.slice(0, INDEX_PAGE);
         for cluster in round.iter() {
             let page = page_of(*cluster);
             if last.replace(page) == Some(page) {

@@ -30,6 +30,10 @@ impl Gate {
                 return Poll::Ready(());
             }
             let mut waiting = self.waiting.borrow_mut();
+            if waiting.capacity() == 0 {
+                // Once, for all requests that a device has under way.
+                waiting.reserve(64);
+            }
             if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                 waiting.push(context.waker().clone());
             }

@@ -12,6 +12,8 @@
 //! was answered is there after `kill -9`. Level 2 survives the power: what a flush or a FUA write
 //! covered is there after a power cut.
 
+#[cfg(test)]
+mod allocations_tests;
 mod error;
 mod finish;
 mod flush;
@@ -19,10 +21,12 @@ mod front;
 mod gate;
 mod handle;
 mod hold;
+mod lent;
 mod mailbox;
 mod open;
 mod pending;
 mod place;
+mod read;
 mod request;
 mod resident;
 mod serve;

@@ -1,6 +1,7 @@
 //! The writable level: its file, and fresh places in it.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use super::flush::Rounds;
 use super::gate::Gate;
@@ -53,11 +54,11 @@ impl<F: File> Disk<F> {
         writable: &'a Writable<F>,
         range: ByteRange,
     ) -> Result<Reservation<'a, F>, Errno> {
-        let clusters = self.look(|view| view.clusters(range)).collect::<Vec<_>>();
+        let clusters = self.base.cluster().clusters(range).ok_or(Errno::NOSPC)?;
         let place = writable
             .top
             .borrow_mut()
-            .reserve(clusters.iter().copied())
+            .reserve(clusters.clone().map(Cluster))
             .ok_or(Errno::NOSPC)?;
         Ok(Reservation {
             disk: self,
@@ -93,7 +94,7 @@ impl<F: File> Disk<F> {
 pub(super) struct Reservation<'a, F: File> {
     disk: &'a Disk<F>,
     writable: &'a Writable<F>,
-    clusters: Vec<Cluster>,
+    clusters: Range<u32>,
     place: Place,
     /// First byte of the disk in the first cluster that matters.
     start: u64,
@@ -115,16 +116,17 @@ impl<F: File> Reservation<'_, F> {
 
     pub(super) fn publish(mut self) -> Kept {
         let clusters = std::mem::take(&mut self.clusters);
+        let count = clusters.len() as u64;
         let mut kept = Kept::Yes;
         let mut top = self.writable.top.borrow_mut();
-        for (place, cluster) in (self.place.0..).map(Place).zip(&clusters) {
+        for (place, cluster) in (self.place.0..).map(Place).zip(clusters.map(Cluster)) {
             if let Some(pending) = self.writable.pending.borrow_mut().as_mut() {
-                kept = kept.and(pending.keep(*cluster, place));
+                kept = kept.and(pending.keep(cluster, place));
             }
-            top.publish(*cluster, place);
+            top.publish(cluster, place);
         }
         let counters = &self.disk.shared.counters;
-        counters.placed_clusters.add(clusters.len() as u64);
+        counters.placed_clusters.add(count);
         counters.pending_clusters.set(top.pending() as u64);
         drop(top);
         if kept == Kept::NoRoom {
@@ -142,8 +144,8 @@ impl<F: File> Drop for Reservation<'_, F> {
             return;
         }
         let mut top = self.writable.top.borrow_mut();
-        for cluster in &self.clusters {
-            top.release(*cluster);
+        for cluster in self.clusters.clone() {
+            top.release(Cluster(cluster));
         }
         drop(top);
         self.writable.changed.open();

@@ -8,18 +8,16 @@
 //!   file, entry in the pending file. What a power cut leaves (level 2) is `flush`'s business.
 //! - Every step may run twice: a request that is issued again after a crash does no harm.
 
-use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
-
+use super::lent::Lent;
 use super::pending::Kept;
 use super::place::Writable;
 use super::request::{Errno, Op, admit, errno_of};
 use super::shared::Shared;
-use crate::chain::{Base, Run, Source, Step, Top, View};
+use crate::chain::{Base, Source, Step, Top, View};
 use crate::io::{File, Piece, Pool};
 use crate::units::ByteRange;
 
@@ -112,50 +110,6 @@ impl<F: File> Disk<F> {
             size: self.base.cluster(),
             top,
             base: self.base.map(),
-        })
-    }
-
-    async fn read(&self, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
-        if range.len == 0 {
-            return Ok(());
-        }
-        let first = self.look(|view| view.run(range));
-        if first.range == range {
-            return self.fill(first, piece.clone()).await;
-        }
-        let runs = self.look(|view| {
-            let mut runs = vec![first];
-            let mut at = first.range.end();
-            while at < range.end() {
-                let run = view.run(ByteRange::new(at, range.end() - at));
-                at = run.range.end();
-                runs.push(run);
-            }
-            runs
-        });
-        try_join_all(
-            runs.into_iter()
-                .map(|run| self.fill(run, part(piece, range, run.range))),
-        )
-        .await
-        .map(drop)
-    }
-
-    async fn fill(&self, run: Run, piece: Piece) -> Result<(), Errno> {
-        let answer = match run.source {
-            Source::Nowhere => piece.fill_zero(),
-            Source::Top(offset) => match &self.writable {
-                Some(writable) => writable.file.read_at(offset, piece).await,
-                None => Err(std::io::ErrorKind::NotFound.into()),
-            },
-            Source::Below(level, offset) => match self.base.file(level) {
-                Some(file) => file.read_at(offset, piece).await,
-                None => Err(std::io::ErrorKind::NotFound.into()),
-            },
-        };
-        answer.map_err(|error| {
-            tracing::error!(disk = self.shared.id, ?run, %error, "read failed");
-            errno_of(&error)
         })
     }
 
@@ -282,15 +236,8 @@ impl<F: File> Disk<F> {
         let within = size.offset_in(run.start);
         let whole = ByteRange::new(run.start - within, size.bytes());
         let buffer = Lent::new(&self.pool);
-        let source = self.look(|view| view.run(whole));
-        self.fill(
-            Run {
-                range: whole,
-                source: source.source,
-            },
-            buffer.clone(),
-        )
-        .await?;
+        let below = self.look(|view| view.run(whole));
+        self.fill(below, buffer.clone()).await?;
         let at = usize::try_from(within).map_err(|_| Errno::INVAL)?;
         let copied = match data {
             Some(data) => buffer.copy_from_piece(at, data),
@@ -314,40 +261,11 @@ impl<F: File> Disk<F> {
 }
 
 /// The part of a request's data that belongs to `run`.
-fn part(piece: &Piece, range: ByteRange, run: ByteRange) -> Piece {
+pub(super) fn part(piece: &Piece, range: ByteRange, run: ByteRange) -> Piece {
     // Both differences are within the piece, whose length is a usize.
     let at = usize::try_from(run.start - range.start).unwrap_or(usize::MAX);
     let len = usize::try_from(run.len).unwrap_or(usize::MAX);
     piece.slice(at, len)
-}
-
-/// A buffer that goes back to its pool.
-struct Lent<'a> {
-    pool: &'a Pool,
-    piece: Piece,
-}
-
-impl<'a> Lent<'a> {
-    fn new(pool: &'a Pool) -> Self {
-        Self {
-            pool,
-            piece: pool.take(),
-        }
-    }
-}
-
-impl Deref for Lent<'_> {
-    type Target = Piece;
-
-    fn deref(&self) -> &Piece {
-        &self.piece
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        self.pool.give(self.piece.clone());
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::disk::pending::{Identity, Pending};
 use crate::disk::place::Writable;
 use crate::disk::request::{Errno, Op};
 use crate::image::{Image, ploop};
-use crate::io::{File, Memory, Piece, Pool, now};
+use crate::io::{File, Memory, Piece, Pool, Uring, now};
 use crate::units::{ByteRange, Cluster, ClusterSize, Place};
 
 const SIZE: ClusterSize = ClusterSize::DEFAULT;
@@ -421,4 +421,43 @@ fn a_round_that_is_cut_short_fails_the_disk_and_keeps_nobody_waiting() {
         Poll::Ready(Err(Errno::IO))
     );
     assert!(disk.shared.failed().is_some());
+}
+
+#[test]
+fn a_request_under_way_is_small() {
+    // Hundreds of them wait on a shard, each with room for its largest case.
+    fn size<T>(_: &T) -> usize {
+        size_of::<T>()
+    }
+    fn check(disk: &Disk<Uring>, piece: &Piece) {
+        let range = ByteRange::new(0, 512);
+        let serve = size(&disk.serve(Op::Read, range, piece));
+        let parts = [
+            ("read", size(&disk.read(range, piece))),
+            ("flush", size(&disk.flush())),
+        ];
+        assert!(serve <= 2048, "{serve} bytes: {parts:?}");
+    }
+    let file = || Uring::new(tempfile::tempfile().unwrap()).unwrap();
+    let (disk, _) = disk();
+    let writable = disk.writable.unwrap();
+    let disk = Disk {
+        base: Arc::new(Base::empty(SIZE)),
+        writable: Some(Writable {
+            file: file(),
+            header: writable.header,
+            top: writable.top,
+            pending: writable.pending,
+            length: writable.length,
+            growing: writable.growing,
+            dirty: writable.dirty,
+            unkept: writable.unkept,
+            changed: writable.changed,
+            rounds: writable.rounds,
+        }),
+        shared: disk.shared,
+        pool: disk.pool,
+        patience: disk.patience,
+    };
+    check(&disk, &Piece::empty());
 }

@@ -53,17 +53,17 @@ counters! {
     lost_writes,
 }
 
-/// One counter.
+/// One counter. Only its disk's thread writes it, so that a load and a store are enough.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
     pub(super) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
+        self.set(self.0.load(Ordering::Relaxed) + more);
     }
 
     pub(super) fn sub(&self, less: u64) {
-        self.0.fetch_sub(less, Ordering::Relaxed);
+        self.set(self.0.load(Ordering::Relaxed) - less);
     }
 
     pub(super) fn set(&self, value: u64) {

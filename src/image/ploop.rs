@@ -149,19 +149,20 @@ pub async fn write_index_page<F: File>(
             io::ErrorKind::InvalidInput.into(),
         ));
     }
-    let mut bytes = [0; PAGE];
-    for (slot, word) in (page * PAGE_SLOTS..).zip(bytes.chunks_exact_mut(4)) {
-        match slot.checked_sub(HEADER_SLOTS) {
-            Some(cluster) if cluster < header.entries() => {
-                word.copy_from_slice(&place_of(Cluster(cluster)).to_le_bytes());
+    buffer.with_bytes_mut(|bytes| {
+        bytes.fill(0);
+        for (slot, word) in (page * PAGE_SLOTS..).zip(bytes.chunks_exact_mut(4)) {
+            match slot.checked_sub(HEADER_SLOTS) {
+                Some(cluster) if cluster < header.entries() => {
+                    word.copy_from_slice(&place_of(Cluster(cluster)).to_le_bytes());
+                }
+                _ => {} // the header, or behind the last entry
             }
-            _ => {} // the header, or behind the last entry
         }
-    }
-    if page == 0 {
-        bytes[..HEADER_LEN].copy_from_slice(&header.to_bytes());
-    }
-    buffer.copy_from(0, &bytes);
+        if page == 0 {
+            bytes[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+        }
+    });
     file.write_at(at, buffer)
         .await
         .map_err(Error::io("write the index"))

@@ -322,16 +322,24 @@ pub(super) fn ours(piece: &Piece) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Pool {
     size: usize,
+    /// How many buffers that nobody uses are kept.
+    most: usize,
     free: RefCell<Vec<Arc<Buffer>>>,
 }
+
+/// What a pool keeps of buffers that nobody uses: enough for a shard under load, and a burst beyond it
+/// leaves nothing behind.
+const KEPT: usize = 8 << 20;
 
 impl Pool {
     /// An empty pool of buffers of `size` bytes.
     #[must_use]
     pub fn new(size: usize) -> Self {
+        let most = (KEPT / size.max(1)).max(1);
         Self {
             size,
-            free: RefCell::new(Vec::new()),
+            most,
+            free: RefCell::new(Vec::with_capacity(most.min(KEPT / 4096))),
         }
     }
 
@@ -353,8 +361,9 @@ impl Pool {
 
     /// Gives a buffer back for later.
     pub fn give(&self, piece: Piece) {
-        if piece.buffer.len() == self.size {
-            self.free.borrow_mut().push(piece.buffer);
+        let mut free = self.free.borrow_mut();
+        if piece.buffer.len() == self.size && free.len() < self.most {
+            free.push(piece.buffer);
         }
     }
 }

@@ -1,10 +1,13 @@
 //! The seven verbs on this thread's io_uring.
 
 use std::fs;
+use std::future::Future;
 use std::io;
+use std::io::IoSliceMut;
 use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, flock};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::direct::next_data;
 use super::ring::Ring;
@@ -16,6 +19,8 @@ use crate::units::ByteRange;
 pub struct Uring {
     file: Arc<fs::File>,
     alignment: u64,
+    /// Is it read through the page cache, and can that be asked without waiting?
+    cached: bool,
     _lock: Option<Arc<Lock>>,
 }
 
@@ -42,6 +47,7 @@ impl Uring {
         let direct = fcntl_getfl(&file)?.contains(OFlags::DIRECT);
         let alignment = if direct { 512 } else { 1 };
         Ok(Self {
+            cached: !direct && answers_at_once(&file),
             file: Arc::new(file),
             alignment,
             _lock: None,
@@ -67,6 +73,18 @@ impl Uring {
         &self.file
     }
 
+    /// Reads what the page cache has of it, up to the first byte that it lacks: a turn of the ring
+    /// saved. Says how many bytes.
+    fn read_cached(&self, at: u64, into: &Piece) -> usize {
+        if !self.cached || into.is_registered() {
+            return 0;
+        }
+        into.with_bytes_mut(|bytes| {
+            let mut into = [IoSliceMut::new(bytes)];
+            preadv2(&*self.file, &mut into, at, ReadWriteFlags::NOWAIT).unwrap_or(0)
+        })
+    }
+
     /// Reads once; for descriptors that are no files, such as an eventfd.
     ///
     /// # Errors
@@ -74,6 +92,18 @@ impl Uring {
     pub async fn read_once(&self, into: Piece) -> io::Result<usize> {
         Ok(Ring::current()?.read(&self.file, u64::MAX, into)?.await? as usize)
     }
+}
+
+/// Can the page cache of this file be asked without waiting for its disk?
+fn answers_at_once(file: &fs::File) -> bool {
+    let mut byte = [0];
+    let asked = preadv2(
+        file,
+        &mut [IoSliceMut::new(&mut byte)],
+        0,
+        ReadWriteFlags::NOWAIT,
+    );
+    matches!(asked, Ok(_) | Err(Errno::AGAIN))
 }
 
 /// Did the kernel only say "ask again"?
@@ -85,44 +115,47 @@ fn again(error: &io::Error) -> bool {
 }
 
 impl File for Uring {
-    async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
-        let ring = Ring::current()?;
+    // Blocks instead of async functions: those keep their arguments twice, and a request may have many
+    // of these under way.
+    fn read_at(&self, at: u64, into: Piece) -> impl Future<Output = io::Result<()>> {
         let mut done = 0;
-        while done < into.len() {
-            let rest = into.slice(done, into.len() - done);
-            match ring.read(&self.file, at + done as u64, rest.clone())?.await {
-                Ok(0) => {
-                    rest.fill_zero()?;
-                    break;
-                }
-                Ok(count) => {
-                    done += count as usize;
-                    // A direct read stops inside a sector only at the end of the file.
-                    if !u64::from(count).is_multiple_of(self.alignment) {
-                        into.slice(done, into.len() - done).fill_zero()?;
-                        break;
+        async move {
+            done += self.read_cached(at, &into);
+            while done < into.len() {
+                let rest = into.slice(done, into.len() - done);
+                let read = Ring::current()?.read(&self.file, at + done as u64, rest)?;
+                match read.await {
+                    Ok(count) => {
+                        done += count as usize;
+                        // A direct read stops inside a sector only at the end of the file.
+                        if count == 0 || !u64::from(count).is_multiple_of(self.alignment) {
+                            into.slice(done, into.len() - done).fill_zero()?;
+                            break;
+                        }
                     }
+                    Err(error) if again(&error) => {}
+                    Err(error) => return Err(error),
                 }
-                Err(error) if again(&error) => {}
-                Err(error) => return Err(error),
             }
+            Ok(())
         }
-        Ok(())
     }
 
-    async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
-        let ring = Ring::current()?;
+    fn write_at(&self, at: u64, from: Piece) -> impl Future<Output = io::Result<()>> {
         let mut done = 0;
-        while done < from.len() {
-            let rest = from.slice(done, from.len() - done);
-            match ring.write(&self.file, at + done as u64, rest)?.await {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => done += count as usize,
-                Err(error) if again(&error) => {}
-                Err(error) => return Err(error),
+        async move {
+            while done < from.len() {
+                let rest = from.slice(done, from.len() - done);
+                let write = Ring::current()?.write(&self.file, at + done as u64, rest)?;
+                match write.await {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => done += count as usize,
+                    Err(error) if again(&error) => {}
+                    Err(error) => return Err(error),
+                }
             }
+            Ok(())
         }
-        Ok(())
     }
 
     async fn sync(&self) -> io::Result<()> {
