@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test conformance vm-images vm-shell lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test conformance bench vm-images vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -49,6 +49,10 @@ vm-images: ## kernels and root file system of the virtual machine, once (some 70
 
 vm-shell: vm-images ## a shell in the virtual machine, with what target/release holds (KERNEL=old|new|6.12|...)
 	@tests/vm/run --shell $(if $(KERNEL),--kernel $(KERNEL))
+
+bench: vm-images ## ours beside its peers in the virtual machine: a table, and target/bench.json (QUICK=1: a short one; KERNEL=...)
+	@tests/needs bench
+	@tests/bench/run $(if $(QUICK),--quick) $(if $(KERNEL),--kernel $(KERNEL)) $(if $(PARTS),--parts $(PARTS))
 
 lint: ## formatting, clippy, documentation, dependencies, shell and Go
 	@tests/needs lint
