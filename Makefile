@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test conformance bench vm-images vm-shell lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -46,6 +46,19 @@ vm-images: ## kernels and root file system of the virtual machine, once (some 70
 	@tests/needs vm
 	@tests/vm/kernels
 	@tests/vm/rootfs >/dev/null
+
+vm-test: ## what the kernel matters to, on ublk, in the virtual machine: on the oldest kernel and on the newest
+	@tests/needs test
+	@tests/needs vm
+	@tests/suites vm
+
+soak: ## what kills and hurries, for long, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure)
+	@tests/needs test
+	@tests/needs vm
+	@ROUNDS=$(or $(ROUNDS),50) LOAD=$(or $(LOAD),600) VM_LIMIT=14400 tests/suites soak
+
+demo-vm: build images go-tools vm-images $(GO_BIN)/containerd ## the demo on ublk, in the virtual machine (KERNEL=old|new, CONTAINERD=1|2)
+	@tests/vm/run $(if $(KERNEL),--kernel $(KERNEL)) --module ublk_drv --timeout 1800 --env CONTAINERD=$(or $(CONTAINERD),1) -- demo/run
 
 vm-shell: vm-images ## a shell in the virtual machine, with what target/release holds (KERNEL=old|new|6.12|...)
 	@tests/vm/run --shell $(if $(KERNEL),--kernel $(KERNEL))

@@ -165,6 +165,7 @@ house() {
   DIR=$(mktemp -d "/var/tmp/ploop-$1.XXXXXX")
   mkdir -p "$DIR"/{pids,run,root,c}
   echo "$REPO" >"$DIR/repository"
+  ublks >"$DIR/ublks"
   note_pid runner $$
   NAMESPACE=${DIR##*/}
   choose_containerd
@@ -283,6 +284,12 @@ loops_left() {
       echo "/dev/${file%%/*}"
     fi
   done
+}
+# A ublk device does not say whose it is: those count that were not there when we began.
+ublks() { find /dev -maxdepth 1 -name 'ublkb*' | sort; }
+disks_left() {
+  loops_left
+  comm -13 "$DIR/ublks" <(ublks)
 }
 deltas_left() { find "$DIR/root" -name '*.hds' 2>/dev/null; }
 none() { [ -z "$("$@")" ]; }

@@ -162,18 +162,18 @@ removed() {
   run ctr images rm --sync $(ctr images ls -q)
   check "no snapshot is left" eventually 20 no_snapshots "$SNAPSHOTTER"
   check "of the small ones neither" eventually 20 no_snapshots "$SNAPSHOTTER-small"
-  check "no disk is attached" eventually 20 none loops_left
+  check "no disk is attached" eventually 20 none disks_left
   check "no delta is left on the host's disk" eventually 20 none deltas_left
   say "left in the root: $(cd "$DIR/root" && find . -type f | sort | tr '\n' ' ')"
 }
 
 nothing_left() {
-  step "Nothing is left behind" "both daemons stop in order; no process, mount or loop device remains"
+  step "Nothing is left behind" "both daemons stop in order; no process, mount, loop or ublk device remains"
   check "containerd stopped when asked" stops containerd
   check "ploop-snapshotter stopped when asked" stops ploop-snapshotter
   check "every ploopd stopped when asked" stop_ploopds 30
   check "no mount is left" none mounts_left
-  check "no loop device is left" none loops_left
+  check "no loop or ublk device is left" none disks_left
   check "no shim is left" none shims
 }
 stops() { alive "$1" && stop "$1" 30; }
