@@ -74,6 +74,35 @@ fn a_killed_server_is_replaced_and_what_it_answered_is_there() {
     assert!(bytes[at(5 * MIB)..at(5 * MIB) + 8192] == [2; 8192]);
 }
 
+/// A server that is killed between the answer to an attach and the mount leaves a number that is free for
+/// the next disk. Who mounts by the path that was answered gets this disk or nothing.
+#[test]
+fn a_disk_is_mounted_by_a_path_that_is_never_anothers() {
+    let server = Ploopd::start();
+    let delta = server.delta("a", MIB);
+    let first = server.attach("a", std::slice::from_ref(&delta)).unwrap();
+    let path = first.alias.clone().unwrap();
+    assert_eq!(fs::read_link(&path).unwrap(), first.device);
+    let held = fs::File::open(&first.device).unwrap();
+    assert_eq!(server.detach("a").unwrap_err().kind(), Kind::Busy);
+    assert_eq!(fs::read_link(&path).unwrap(), first.device, "it goes on");
+    drop(held);
+
+    let killed = server.pid();
+    server.signal(Signal::KILL);
+    wait_until("another server", || {
+        server.pid() != killed && server.seen().alive
+    });
+    assert!(fs::symlink_metadata(&path).is_err(), "it means nothing now");
+    let other = server.attach("b", &[server.delta("b", MIB)]).unwrap();
+    assert_ne!(other.alias, first.alias);
+    let again = server.attach("a", &[delta]).unwrap();
+    assert_eq!(again.alias, first.alias);
+    assert_eq!(fs::read_link(&path).unwrap(), again.device);
+    server.detach("a").unwrap();
+    assert!(fs::symlink_metadata(&path).is_err());
+}
+
 /// A container still has the dead server's device mounted. The new server must start all the same, and
 /// the disk must be attachable again beside its dead device.
 #[test]

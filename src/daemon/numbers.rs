@@ -112,7 +112,7 @@ fn per_server(
 
 type Column = (&'static str, &'static str, Kind, fn(&DiskStats) -> u64);
 
-const COLUMNS: [Column; 17] = [
+const COLUMNS: [Column; 18] = [
     (
         "ploop_disk_allocated_bytes",
         "Bytes that the host holds for a disk's own delta.",
@@ -187,6 +187,12 @@ const COLUMNS: [Column; 17] = [
         "Requests that wait for space on the host now.",
         Kind::Gauge,
         |disk| disk.held_requests,
+    ),
+    (
+        "ploop_disk_no_space_total",
+        "Requests refused because the host had no space.",
+        Kind::Counter,
+        |disk| disk.no_space,
     ),
     (
         "ploop_disk_errors_total",

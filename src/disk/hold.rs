@@ -28,6 +28,7 @@ impl<F: File> Disk<F> {
                 Ok(()) => return Ok(()),
                 Err(error) if is_full(&error) => {
                     if waited >= self.patience || self.shared.is_closing() {
+                        self.shared.counters.no_space.add(1);
                         return Err(Errno::NOSPC);
                     }
                     held.get_or_insert_with(|| Held::new(&self.shared));

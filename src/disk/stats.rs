@@ -47,6 +47,8 @@ counters! {
     pending_clusters,
     /// Requests that wait for space on the host (now).
     held_requests,
+    /// Requests refused because the host had no space for too long.
+    no_space,
     /// Requests answered with an error.
     errors,
     /// Of these, the ones that should have changed what the disk holds: the kernel tries none again.

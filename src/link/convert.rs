@@ -1,7 +1,7 @@
 //! Words of the wire to ours and back.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::disk::{Delta, Disk, DiskStats, Format, Hello, Seal};
 use super::error::{Error, Kind};
@@ -76,6 +76,7 @@ pub(super) fn disk_in(call: &'static str, disk: v1::Disk) -> Result<Disk, Error>
     Ok(Disk {
         id: disk.id,
         device: disk.device.into(),
+        alias: said(disk.alias).map(PathBuf::from),
         major: disk.major,
         minor: disk.minor,
         size: disk.size,
@@ -118,6 +119,7 @@ pub(super) fn stats_in(stats: v1::DiskStats) -> DiskStats {
         pending_clusters: stats.pending_clusters,
         held_requests: stats.held_requests,
         errors: stats.errors,
+        no_space: stats.no_space,
         depth: stats.depth,
         failed: said(stats.failed),
     }

@@ -1,6 +1,6 @@
 //! What a client says and hears about disks: plain types, no word of the wire.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How an image file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,8 @@ pub struct Disk {
     pub id: String,
     /// Its device node.
     pub device: PathBuf,
+    /// A path of the device that never means another disk's, if its server has one.
+    pub alias: Option<PathBuf>,
     /// The node's major number.
     pub major: u32,
     /// The node's minor number.
@@ -54,6 +56,15 @@ pub struct Disk {
     pub deltas: Vec<Delta>,
     /// Why it answers errors only, if it does.
     pub failed: Option<String>,
+}
+
+impl Disk {
+    /// The path by which to mount or open it: once the disk is gone, it is not there, while the node
+    /// may be somebody else's.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.alias.as_ref().unwrap_or(&self.device)
+    }
 }
 
 /// What a detach did.
@@ -105,6 +116,7 @@ pub struct DiskStats {
     pub pending_clusters: u64,
     pub held_requests: u64,
     pub errors: u64,
+    pub no_space: u64,
     pub depth: u32,
     pub failed: Option<String>,
 }

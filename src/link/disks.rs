@@ -152,15 +152,20 @@ impl Client {
         Ok(())
     }
 
-    pub(super) async fn list(&self) -> Result<Vec<Disk>, Error> {
+    /// Every disk, or the one of this id if it is served.
+    pub(super) async fn list(&self, id: Option<&str>) -> Result<Vec<Disk>, Error> {
         let call = "List";
+        let request = v1::ListRequest {
+            id: id.unwrap_or_default().to_owned(),
+        };
         let mut stub = self.stub();
         let answer = self
-            .call(call, self.limits.other, stub.list(v1::ListRequest {}))
+            .call(call, self.limits.other, stub.list(request))
             .await?;
         answer
             .disks
             .into_iter()
+            .filter(|disk| id.is_none_or(|id| disk.id == id))
             .map(|disk| disk_in(call, disk))
             .collect()
     }

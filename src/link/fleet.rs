@@ -170,7 +170,7 @@ impl Fleet {
             );
         }
         let server = Arc::new(Server::new(seat, client, hello)?);
-        for disk in server.client.list().await? {
+        for disk in server.client.list(None).await? {
             self.places.note(&disk.id, server.name());
         }
         let monitor = Monitor {

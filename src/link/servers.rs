@@ -176,15 +176,31 @@ impl Servers {
     /// See [`Kind`]; `Busy` while somebody holds the device open.
     pub async fn detach(&self, id: &str, seal: bool) -> Result<Detached, Error> {
         let Some(server) = self.server_of(id) else {
-            return Ok(Detached {
-                existed: false,
-                seal: None,
-            });
+            return self.detached_before(id, seal).await;
         };
         let ask = |client: Client| async move { client.detach(id, seal).await };
         let detached = self.ask(&server, self.deadline(), ask).await?;
         self.fleet.places.forget(id, server.name());
         Ok(detached)
+    }
+
+    /// For a disk that is nowhere: perhaps a server sealed it, and its answer was lost.
+    async fn detached_before(&self, id: &str, seal: bool) -> Result<Detached, Error> {
+        let nothing = Detached {
+            existed: false,
+            seal: None,
+        };
+        if !seal {
+            return Ok(nothing);
+        }
+        for server in self.fleet.all() {
+            let ask = |client: Client| async move { client.detach(id, seal).await };
+            let found = self.ask(&server, self.deadline(), ask).await?;
+            if found != nothing {
+                return Ok(found);
+            }
+        }
+        Ok(nothing)
     }
 
     /// Makes everything that the disk completed survive the power.
@@ -205,7 +221,7 @@ impl Servers {
         let deadline = self.deadline();
         let servers = self.fleet.all();
         let lists = servers.iter().map(|server| async move {
-            let ask = |client: Client| async move { client.list().await };
+            let ask = |client: Client| async move { client.list(None).await };
             match self.ask(server, deadline, ask).await {
                 // It has ended, with nothing.
                 Err(_) if self.fleet.named(server.name()).is_none() => Ok(Vec::new()),
@@ -217,6 +233,18 @@ impl Servers {
             disks.extend(list?);
         }
         Ok(disks)
+    }
+
+    /// A disk, if it is served.
+    ///
+    /// # Errors
+    /// See [`Kind`].
+    pub async fn find(&self, id: &str) -> Result<Option<Disk>, Error> {
+        let Some(server) = self.server_of(id) else {
+            return Ok(None);
+        };
+        let ask = |client: Client| async move { client.list(Some(id)).await };
+        Ok(self.ask(&server, self.deadline(), ask).await?.pop())
     }
 
     /// Counters of one disk, or of all whose servers answer.

@@ -194,7 +194,7 @@ impl Monitor {
                 let (pid, starts) = (server.pid(), server.state().starts);
                 tracing::warn!(server = %server.name(), pid, starts, "a disk server answers again");
                 // What it took over is there; what it did not may be asked for there once more.
-                match server.client.list().await {
+                match server.client.list(None).await {
                     Ok(disks) => {
                         for disk in disks {
                             self.places.note(&disk.id, server.name());

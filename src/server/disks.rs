@@ -65,7 +65,7 @@ impl Disks for Door {
         let wanted = Wanted::parse(request.into_inner()).map_err(|error| status(&error))?;
         let server = Arc::clone(&self.0);
         let served = to_its_end("attach", async move { server.attach(wanted).await }).await?;
-        Ok(Response::new(disk_out(&served)))
+        Ok(Response::new(disk_out(&self.0, &served)))
     }
 
     async fn detach(
@@ -92,8 +92,16 @@ impl Disks for Door {
         Ok(Response::new(v1::SyncReply {}))
     }
 
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
-        let disks = self.0.all().iter().map(|served| disk_out(served)).collect();
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListReply>, Status> {
+        let id = request.into_inner().id;
+        let all = self.0.all();
+        let asked = all
+            .iter()
+            .filter(|served| id.is_empty() || served.wanted.id == id);
+        let disks = asked.map(|served| disk_out(&self.0, served)).collect();
         Ok(Response::new(v1::ListReply { disks }))
     }
 
@@ -119,7 +127,8 @@ impl Disks for Door {
     }
 }
 
-fn disk_out(served: &Served) -> v1::Disk {
+fn disk_out(server: &Server, served: &Served) -> v1::Disk {
+    let alias = server.aliases.path(&served.wanted.id);
     let deltas = served.wanted.deltas.iter().map(|delta| v1::Delta {
         path: delta.path.to_string_lossy().into_owned(),
         format: match delta.format {
@@ -145,6 +154,7 @@ fn disk_out(served: &Served) -> v1::Disk {
         read_only: served.wanted.read_only,
         deltas: deltas.collect(),
         failed: served.disk.failed().unwrap_or_default(),
+        alias: alias.to_string_lossy().into_owned(),
     }
 }
 
@@ -173,6 +183,7 @@ fn stats_out(served: &Served, allocated: u64) -> v1::DiskStats {
         placed_clusters: stats.placed_clusters,
         held_requests: stats.held_requests,
         errors: stats.errors,
+        no_space: stats.no_space,
         depth: u32::try_from(served.disk.depth()).unwrap_or(u32::MAX),
         failed: served.disk.failed().unwrap_or_default(),
         pending_clusters: stats.pending_clusters,

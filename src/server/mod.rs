@@ -4,6 +4,7 @@
 //! one id; acts run to their end even if the caller has gone. What hangs together: an id's *wanted*
 //! chain, the *claims* on its files, the open disk, its device, and the *registry* that lists them.
 
+mod aliases;
 mod build;
 mod claims;
 mod disks;

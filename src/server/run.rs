@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server as Grpc;
 
+use super::aliases::Aliases;
 use super::disks::Door;
 use super::error::{Error, host};
 use super::recover;
@@ -123,6 +124,8 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
     let pending = options.seat.pending();
     make_folder(&pending)?;
     let registry = options.seat.registry();
+    // Before any device is given back: from then on its number may be another disk's.
+    let aliases = Aliases::open(&options.seat.folder())?;
     let devices = device::Options {
         run: options.seat.folder(),
         wish: options.transport,
@@ -146,6 +149,7 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
         options.seat.name(),
         shards,
         devices,
+        aliases,
         Registry::new(registry),
         pending,
     ));
@@ -155,6 +159,14 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
         _ => {}
     }
     server.write_account().await;
+    let all = server.all();
+    for served in &all {
+        let (id, device) = (&served.wanted.id, &served.device.path);
+        server.aliases.point(id, device)?;
+    }
+    server
+        .aliases
+        .sweep(|id| all.iter().any(|served| served.wanted.id == id))?;
     Ok(server)
 }
 

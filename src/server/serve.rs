@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::aliases::Aliases;
 use super::build::Build;
 use super::claims::Claims;
 use super::error::Error;
@@ -46,6 +47,7 @@ pub(super) struct Server {
     pub(super) build: Build,
     pub(super) shards: Shards,
     devices: Arc<Devices>,
+    pub(super) aliases: Arc<Aliases>,
     pub(super) registry: Arc<Registry>,
     pub(super) claims: Arc<Claims>,
     pub(super) turns: Turns,
@@ -63,6 +65,7 @@ impl Server {
         name: Name,
         shards: Shards,
         devices: Devices,
+        aliases: Aliases,
         registry: Registry,
         pending: PathBuf,
     ) -> Self {
@@ -71,6 +74,7 @@ impl Server {
             build: Build::default(),
             shards,
             devices: Arc::new(devices),
+            aliases: Arc::new(aliases),
             registry: Arc::new(registry),
             claims: Arc::new(Claims::default()),
             turns: Turns::default(),
@@ -128,6 +132,7 @@ impl Server {
         let disk = self.shards.open(self.spec(wanted)).await?;
         let devices = Arc::clone(&self.devices);
         let registry = Arc::clone(&self.registry);
+        let aliases = Arc::clone(&self.aliases);
         let (promised, handle) = (wanted.clone(), disk.clone());
         let attached = blocking("attaching a device", move || {
             // Written down first: if this process dies now, the next one knows what the device is.
@@ -137,7 +142,12 @@ impl Server {
                     .inspect_err(|error| tracing::error!(%error, "a device cannot be noted"))
                     .is_ok()
             };
-            devices.attach(&promised.id, handle, tell)
+            let id = &promised.id;
+            let device = devices.attach(id, handle, tell)?;
+            aliases
+                .point(id, &device.path)
+                .or_else(|error| devices.detach(id).map_err(Error::from).and(Err(error)))?;
+            Ok::<_, Error>(device)
         })
         .await;
         if !matches!(attached, Ok(Ok(_))) {
@@ -147,7 +157,7 @@ impl Server {
             Ok(Ok(device)) => Ok((disk, device)),
             Ok(Err(error)) => {
                 self.close_after(&disk).await;
-                Err(error.into())
+                Err(error)
             }
             Err(error) => {
                 self.close_after(&disk).await;
@@ -215,8 +225,19 @@ impl Server {
     async fn let_go(&self, served: &Served, seal: bool) -> Result<Option<Sealed>, Error> {
         let id = served.wanted.id.clone();
         let devices = Arc::clone(&self.devices);
-        let name = id.clone();
-        blocking("detaching a device", move || devices.detach(&name)).await??;
+        let aliases = Arc::clone(&self.aliases);
+        let (name, device) = (id.clone(), served.device.path.clone());
+        blocking("detaching a device", move || {
+            aliases.take(&name)?;
+            devices.detach(&name).map_err(|error| {
+                // It goes on as it was; without its link it is still right, only by its number.
+                if let Err(error) = aliases.point(&name, &device) {
+                    tracing::warn!(disk = %name, %error, "a disk stays without its own path");
+                }
+                Error::from(error)
+            })
+        })
+        .await??;
         // From here on there is no way back: whatever the close says, the disk is not served any more.
         let closed = served.disk.close(seal).await;
         self.registry.remove(&id);

@@ -91,7 +91,11 @@ async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
             device: device.device.clone(),
             how,
         };
-        match free_and_flush(&device, wait, shared.options.flush_limit).await? {
+        let used = match free_and_flush(&device, wait, shared.options.flush_limit).await {
+            Ok(used) => used,
+            Err(error) => return Err(shared.why_not_flushed(record, &device, error).await),
+        };
+        match used {
             Use::Free => {}
             Use::Busy(how) => return Err(in_use(how)),
             Use::Torn(how) => {

@@ -31,6 +31,26 @@ pub(super) enum Use {
     Torn(&'static str),
 }
 
+/// Does somebody have the device, in any mount namespace?
+///
+/// A server sees the mounts of its own namespace alone, and on ublk it takes away what it believes to
+/// be free; a container's private mount may outlive ours by seconds.
+pub(super) async fn held(disk: &Disk, limit: Duration) -> Result<bool, Error> {
+    let device = disk.path().to_owned();
+    let work = tokio::task::spawn_blocking(move || open_alone(&device));
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(Err(error))) => Ok(error.kind() == io::ErrorKind::ResourceBusy),
+        Ok(Ok(Ok(_))) => Ok(false),
+        Ok(Err(_)) => Err(Error::Interrupted {
+            what: "opening a device",
+        }),
+        Err(_) => Err(Error::Stuck {
+            what: format!("opening {}", disk.device.display()),
+            limit,
+        }),
+    }
+}
+
 /// Waits until nobody has the device, at most `wait`, then flushes what the kernel holds of it.
 ///
 /// A mount in our own namespace is nothing to wait for: the caller should have unmounted it. One in
@@ -61,12 +81,12 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
     }
     let deadline = Instant::now() + wait;
     loop {
-        match open_alone(&disk.device) {
+        match open_alone(disk.path()) {
             // Unmounting wrote the file system back, but only into the device's page cache if the
             // device was written as a file.
             Ok(device) => {
                 device.sync_all()?;
-                return Ok(torn(&disk.device)?.map_or(Use::Free, Use::Torn));
+                return Ok(torn(disk.path())?.map_or(Use::Free, Use::Torn));
             }
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if Instant::now() >= deadline {

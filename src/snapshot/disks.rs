@@ -1,4 +1,4 @@
-//! Disk servers as acts use them: three verbs.
+//! Disk servers as acts use them: five verbs.
 //!
 //! A trait, because there are two of them: `link::Servers`, and a double in tests that opens the same
 //! files and makes no devices.
@@ -7,7 +7,7 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
-use crate::link::{Delta, Detached, Disk, Error, Servers};
+use crate::link::{Delta, Detached, Disk, DiskStats, Error, Servers};
 
 /// Attaches chains of deltas as devices.
 pub trait Disks: fmt::Debug + Send + Sync + 'static {
@@ -21,6 +21,12 @@ pub trait Disks: fmt::Debug + Send + Sync + 'static {
 
     /// Ends serving a disk, and seals its top if asked to. May be repeated.
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>>;
+
+    /// What a disk has done.
+    fn stats<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<DiskStats, Error>>;
+
+    /// A disk, if it is served.
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Disk>, Error>>;
 
     /// Every disk that is served.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Disk>, Error>>;
@@ -38,6 +44,20 @@ impl Disks for Servers {
 
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {
         Box::pin(Self::detach(self, id, seal))
+    }
+
+    fn stats<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<DiskStats, Error>> {
+        Box::pin(async move {
+            let mut stats = Self::stats(self, Some(id)).await?;
+            stats.pop().ok_or_else(|| Error::Answer {
+                call: "Stats",
+                what: format!("nothing is said of {id}"),
+            })
+        })
+    }
+
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Disk>, Error>> {
+        Box::pin(Self::find(self, id))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Disk>, Error>> {

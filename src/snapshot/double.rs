@@ -14,7 +14,7 @@ use super::paths::Paths;
 use super::root::{claim, probe};
 use crate::image::{Format, Image, Seal, ploop};
 use crate::io::{Direct, now};
-use crate::link::{self, Delta, Detached, Disk, Error};
+use crate::link::{self, Delta, Detached, Disk, DiskStats, Error};
 use crate::units::ClusterSize;
 
 #[derive(Debug)]
@@ -32,6 +32,7 @@ struct State {
     down: Option<link::Kind>,
     /// Detaching with a seal lets the disk go and seals nothing: the server was restarted.
     forgetful: u32,
+    stats: BTreeMap<String, DiskStats>,
     attaches: u64,
     next: u32,
 }
@@ -102,8 +103,13 @@ impl Double {
     }
 
     /// A disk that no snapshotter asked for.
-    pub(super) fn serve_stray(&self, id: &str) {
-        let disk = self.disk(id, Vec::new(), 0, 1, false);
+    pub(super) fn serve_stray(&self, id: &str, file: &Path) {
+        let delta = Delta {
+            path: file.to_owned(),
+            format: link::Format::Ploop,
+            seal: None,
+        };
+        let disk = self.disk(id, vec![delta], 0, 1, false);
         self.state
             .lock()
             .unwrap()
@@ -111,11 +117,22 @@ impl Double {
             .insert(id.to_owned(), disk);
     }
 
+    /// The device cannot be flushed any more, and this is what its disk says of itself.
+    pub(super) fn spoil(&self, id: &str, stats: DiskStats) {
+        std::fs::remove_file(self.dir.join(id)).unwrap();
+        self.state
+            .lock()
+            .unwrap()
+            .stats
+            .insert(id.to_owned(), stats);
+    }
+
     fn disk(&self, id: &str, deltas: Vec<Delta>, size: u64, minor: u32, read_only: bool) -> Disk {
         let device = self.dir.join(id);
         std::fs::write(&device, "").unwrap();
         Disk {
             id: id.to_owned(),
+            alias: None,
             device,
             // No mount in any namespace has this number.
             major: 4095,
@@ -231,6 +248,23 @@ impl Disks for Double {
 
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {
         Box::pin(async move { self.detach_now(id, seal) })
+    }
+
+    fn stats<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<DiskStats, Error>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            Ok(state.stats.get(id).cloned().unwrap_or_default())
+        })
+    }
+
+    fn find<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Disk>, Error>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            match state.down {
+                Some(kind) => Err(refused("list", kind, "told to")),
+                None => Ok(state.served.get(id).cloned()),
+            }
+        })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Disk>, Error>> {

@@ -86,6 +86,16 @@ pub enum Error {
         /// Mounted where, or opened.
         how: String,
     },
+    /// It was removed and is still in use; it goes when that ends.
+    #[error(
+        "snapshot {key:?} is removed, but its device {device} is still open, or mounted somewhere"
+    )]
+    Held {
+        /// The snapshot.
+        key: String,
+        /// Its device.
+        device: PathBuf,
+    },
     /// Something was written to it that never arrived.
     #[error(
         "cannot commit snapshot {key:?}: {what} {how}, so the last that was written to it may be lost: \
@@ -169,6 +179,35 @@ pub enum Error {
         root: PathBuf,
         /// Its process number, as it wrote it down.
         owner: String,
+    },
+    /// The disk servers have disks of another root, under ids that are ours to give.
+    #[error(
+        "the disk servers of this run_dir serve disk {disk} on {file}, which is not below {root}: two \
+         ploop-snapshotters must not share disk servers; choose another run_dir, or start the one with that \
+         root and detach its disks first"
+    )]
+    ForeignDisk {
+        /// Its id.
+        disk: String,
+        /// One of its files.
+        file: PathBuf,
+        /// Our root.
+        root: PathBuf,
+    },
+    /// The host's file system has no space for what was written.
+    #[error(
+        "cannot commit snapshot {key:?}: the host's file system below {root} is full, and {how}"
+    )]
+    HostFull {
+        /// The snapshot.
+        key: String,
+        /// Where there is no space.
+        root: PathBuf,
+        /// What waits or was refused, and what to do.
+        how: String,
+        /// What the flush said.
+        #[source]
+        source: Box<Error>,
     },
     /// The records are gone and what they named is still there.
     #[error(
@@ -274,11 +313,14 @@ impl Error {
             | Self::Immutable { .. } => ErrorKind::InvalidArgument,
             Self::Committed { .. }
             | Self::InUse { .. }
+            | Self::Held { .. }
             | Self::RootTaken { .. }
+            | Self::ForeignDisk { .. }
             | Self::UnfitRoot { .. }
             | Self::UnevenSize { .. } => ErrorKind::FailedPrecondition,
             Self::Disk { source, .. } => disk_kind(source.kind()),
             Self::Failed { .. } | Self::NotSealed { .. } => ErrorKind::Unavailable,
+            Self::HostFull { .. } => ErrorKind::ResourceExhausted,
             Self::StoreLost { .. }
             | Self::Incomplete { .. }
             | Self::Missing { .. }

@@ -7,6 +7,8 @@
 //! | writable | writable, whole | a bind of that mount |
 //! | writable | only read only | the device, `rw` |
 //!
+//! *The device*: by a path that never means another disk's. Its number may be somebody else's by the time
+//! of the mount, if its server dies in between; the path is then not there, and the caller tries again.
 //! *Bind*: the differ mounts a running container's disk again, read only; a second mount of one
 //! device with another flag is refused by the kernel (EBUSY), a bind is not.
 //! *A view* needs none: all its mounts are read only and so share one superblock, and a mount that
@@ -18,7 +20,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Mount;
 use crate::link::Disk;
@@ -59,12 +61,12 @@ fn reachable(mount: &Mounted) -> bool {
 /// The answer for a disk that is mounted at `mounts`.
 pub(super) fn decide(disk: &Disk, mounts: &[Mounted]) -> Vec<Mount> {
     let writable = mounts.iter().find(|mount| mount.whole && !mount.read_only);
-    let (kind, source, options): (_, _, &[&str]) = match writable {
-        _ if disk.read_only => ("ext4", &disk.device, &["ro", "noload"]),
+    let (kind, source, options): (_, &Path, &[&str]) = match writable {
+        _ if disk.read_only => ("ext4", disk.path(), &["ro", "noload"]),
         Some(mount) => ("bind", &mount.at, &["rbind", "rw"]),
         None => (
             "ext4",
-            &disk.device,
+            disk.path(),
             &["rw", "noatime", "noinit_itable", "discard"],
         ),
     };
@@ -137,6 +139,7 @@ garbage
         Disk {
             id: "s1".into(),
             device: format!("/dev/loop{minor}").into(),
+            alias: None,
             major: 7,
             minor,
             size: 1 << 30,
@@ -184,6 +187,16 @@ garbage
             let mount = &mounts[0];
             assert_eq!((mount.kind.as_str(), &mount.source), (kind, &source));
             assert_eq!(mount.options, options(expected));
+        }
+    }
+
+    /// The node may be another disk's by the time of the mount; the path of its own cannot.
+    #[test]
+    fn a_device_is_named_by_the_disk_where_its_server_does() {
+        for view in [false, true] {
+            let mut disk = disk(1, view);
+            disk.alias = Some("/run/p/servers/1-1/dev/s1".into());
+            assert_eq!(decide(&disk, &[])[0].source, "/run/p/servers/1-1/dev/s1");
         }
     }
 

@@ -12,6 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::link::Disk;
 use crate::store::{Id, Kind, Record};
 
 const DELTA: &str = ".hds";
@@ -77,6 +78,12 @@ impl Paths {
     /// Where a golden file is made before it gets its name.
     pub(super) fn unfinished_golden(&self, name: &str) -> PathBuf {
         self.goldens().join(format!("{name}{UNFINISHED}"))
+    }
+
+    /// Does this disk stand on files below our root? One of another root may have the same id.
+    pub(super) fn holds(&self, disk: &Disk) -> bool {
+        let mut deltas = disk.deltas.iter();
+        deltas.any(|delta| delta.path.starts_with(&self.root))
     }
 
     /// A file that tries out what the root's file system can do.

@@ -6,6 +6,7 @@
 //! | a record being committed | active again: see `commit` |
 //! | a record being removed | goes on |
 //! | a disk that no record wants | detached |
+//! | a disk of another root | refused: see `compare_disks` |
 //! | a delta that no record names, an unfinished file | unlinked |
 //! | a snapshot whose file is missing | said; its mounts will say it too |
 //! | a file that is not ours | said, and left alone |
@@ -18,10 +19,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::device::held;
 use super::paths::{Found, disk_of, found, our_disk};
 use super::root::names;
 use super::shared::{Shared, blocking};
 use super::{Error, Kind};
+use crate::link::Disk;
 use crate::store::{Record, Stage};
 
 /// What belongs directly under the root; `lost+found` if it is a file system of its own.
@@ -36,7 +39,7 @@ impl Shared {
             self.settle(record).await?;
         }
         let records = self.store(crate::store::Store::all).await?;
-        self.compare_disks(&records).await;
+        self.compare_disks(&records).await?;
         let paths = self.paths.clone();
         blocking("sweeping the root", move || {
             sweep(&paths.deltas(), &records)?;
@@ -79,41 +82,61 @@ impl Shared {
         Ok(())
     }
 
-    /// Detaches what nobody wants. A server that does not answer now hinders nobody from starting.
-    async fn compare_disks(self: &Arc<Self>, records: &[Record]) {
+    /// Detaches what nobody wants. A server that does not answer now hinders nobody from starting; disks
+    /// of another root do: sooner or later they and ours would have the same id.
+    async fn compare_disks(self: &Arc<Self>, records: &[Record]) -> Result<(), Error> {
         let served = match self.disks.list().await {
             Ok(served) => served,
             Err(error) => {
                 tracing::warn!(%error, "cannot compare with the disk server's disks");
-                return;
+                return Ok(());
             }
         };
+        for disk in served.iter().filter(|disk| our_disk(&disk.id)) {
+            if let (false, Some(delta)) = (self.paths.holds(disk), disk.deltas.first()) {
+                return Err(Error::ForeignDisk {
+                    disk: disk.id.clone(),
+                    file: delta.path.clone(),
+                    root: self.paths.root().to_owned(),
+                });
+            }
+        }
         let wanted = wanted(records);
         for disk in served {
-            if our_disk(&disk.id)
-                && !wanted.contains(&disk.id)
-                && !self.detach_stray(&disk.id).await
-            {
+            if our_disk(&disk.id) && !wanted.contains(&disk.id) && !self.detach_stray(&disk).await {
                 let shared = Arc::clone(self);
                 tokio::spawn(async move {
                     loop {
                         tokio::time::sleep(STRAY_WAIT).await;
-                        if shared.detach_stray(&disk.id).await {
+                        if shared.detach_stray(&disk).await {
                             break;
                         }
                     }
                 });
             }
         }
+        Ok(())
     }
 
     /// One attempt. A view that came meanwhile may want the disk after all.
-    async fn detach_stray(&self, id: &str) -> bool {
+    async fn detach_stray(&self, disk: &Disk) -> bool {
+        let id = &disk.id;
         let _turn = self.turns.turn(id).await;
         match self.store(crate::store::Store::all).await {
             Ok(records) if wanted(&records).contains(id) => return true,
             Ok(_) => {}
             Err(_) => return false,
+        }
+        match held(disk, self.options.flush_limit).await {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(disk = id, "a disk that no snapshot wants is in use");
+                return false;
+            }
+            Err(error) => {
+                tracing::warn!(disk = id, %error, "cannot look at a disk that no snapshot wants");
+                return false;
+            }
         }
         match self.disks.detach(id, false).await {
             Ok(_) => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+use super::device::held;
 use super::paths::disk_of;
 use super::shared::{Shared, blocking};
 use super::words::check_key;
@@ -157,6 +158,15 @@ impl Shared {
     /// Nobody serves its disk.
     async fn release(&self, record: &Record) -> Result<(), Error> {
         let disk = disk_of(record);
+        let failed = |error| Error::disk(&record.key, "find", &disk)(error);
+        if let Some(served) = self.disks.find(&disk).await.map_err(failed)?
+            && held(&served, self.options.flush_limit).await?
+        {
+            return Err(Error::Held {
+                key: record.key.clone(),
+                device: served.device,
+            });
+        }
         let detached = self.disks.detach(&disk, false).await;
         match detached {
             Ok(_) => Ok(()),

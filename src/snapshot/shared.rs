@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use super::device::{Use, free_and_flush};
 use super::disks::Disks;
 use super::locks::Locks;
 use super::paths::{Paths, disk_of};
@@ -106,6 +107,53 @@ impl Shared {
         self.attach(record, &disk_of(record), &deltas).await
     }
 
+    /// Detaches a disk that somebody will want again, if nobody uses it now; says why not if not.
+    ///
+    /// What the kernel holds of it is written first, and by us: a device that is taken away by its
+    /// server may drop what is dirty, and its server must never wait for its own device.
+    pub(super) async fn set_down(&self, disk: &Disk) -> Result<(), String> {
+        if !disk.read_only && disk.failed.is_none() {
+            let limit = self.options.flush_limit;
+            match free_and_flush(disk, Duration::ZERO, limit).await {
+                Ok(Use::Free | Use::Torn(_)) => {}
+                Ok(Use::Busy(how)) => return Err(how),
+                Err(error) => return Err(in_full(&error)),
+            }
+        }
+        let detached = self.disks.detach(&disk.id, false).await;
+        detached.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// A flush that failed, in words that say so if it was for want of space on the host: the kernel
+    /// knows but one word for all that can go wrong with a device.
+    pub(super) async fn why_not_flushed(
+        &self,
+        record: &Record,
+        disk: &Disk,
+        error: Error,
+    ) -> Error {
+        let Ok(stats) = self.disks.stats(&disk.id).await else {
+            return error;
+        };
+        let device = disk.device.display();
+        let how = if stats.no_space > 0 {
+            format!(
+                "{} writes to {device} were refused for it: make room, then remove the snapshot and make it again",
+                stats.no_space
+            )
+        } else if stats.held_requests > 0 {
+            format!("writes to {device} wait for space: make room, and try again")
+        } else {
+            return error;
+        };
+        Error::HostFull {
+            key: record.key.clone(),
+            root: self.paths.root().to_owned(),
+            how,
+            source: Box::new(error),
+        }
+    }
+
     async fn attach(&self, record: &Record, id: &str, deltas: &[Delta]) -> Result<Disk, Error> {
         let read_only = record.kind == Kind::View;
         let source = match self.disks.attach(id, deltas, read_only).await {
@@ -162,6 +210,17 @@ impl Shared {
         }
         Ok(deltas)
     }
+}
+
+/// An error and its causes.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }
 
 /// Runs something that blocks where that is allowed.

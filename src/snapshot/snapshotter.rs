@@ -15,6 +15,7 @@ use super::shared::{Shared, blocking};
 use super::steps::Steps;
 use super::words::check_key;
 use super::{Error, Kind, Mount, Options, golden, root};
+use crate::link::Disk;
 use crate::store::{Origin, Record, Store};
 
 /// Every snapshotter over one root.
@@ -99,10 +100,11 @@ impl Snapshotters {
         let served = shared.disks.list().await;
         let served = served.map_err(Error::disk("", "list", all))?;
         let mut left = 0;
-        for disk in served.iter().filter(|disk| our_disk(&disk.id)) {
+        let ours = |disk: &&Disk| our_disk(&disk.id) && shared.paths.holds(disk);
+        for disk in served.iter().filter(ours) {
             let _turn = shared.turns.turn(&disk.id).await;
-            if let Err(error) = shared.disks.detach(&disk.id, false).await {
-                tracing::info!(disk = disk.id, %error, "a disk stays attached");
+            if let Err(reason) = shared.set_down(disk).await {
+                tracing::info!(disk = disk.id, reason, "a disk stays attached");
                 left += 1;
             }
         }

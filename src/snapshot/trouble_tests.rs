@@ -1,14 +1,14 @@
 //! What happens when something else fails: the disk server, the host's disk, a file, a neighbour.
 
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::double::Double;
 use super::super::fixture::{House, kind, labels, options};
 use super::super::{Error, ErrorKind, Kind, Labels, Snapshotters};
-use crate::link;
+use crate::link::{self, DiskStats};
 
 #[tokio::test]
 async fn a_commit_that_fails_leaves_the_snapshot_active() {
@@ -183,10 +183,11 @@ async fn a_failed_disk_is_not_committed() {
 async fn strangers_are_swept_or_left_alone() {
     let house = House::new().await;
     house.prepare("a", "").await;
-    house.disks.serve_stray("s77");
-    house.disks.serve_stray("v77");
-    house.disks.serve_stray("somebody-elses");
     let root = house.dir.path().join("root");
+    let file = root.join("deltas/77.hds");
+    house.disks.serve_stray("s77", &file);
+    house.disks.serve_stray("v77", &file);
+    house.disks.serve_stray("somebody-elses", &file);
     for name in [
         "deltas/99.hds",
         "deltas/x.tmp",
@@ -203,6 +204,74 @@ async fn strangers_are_swept_or_left_alone() {
     assert_eq!(house.deltas(), ["01.hds", "1.hds", "notes.txt"]);
     assert!(root.join("golden/mine.raw").exists() && root.join("README").exists());
     assert!(!root.join("golden/ext4-1-1.raw.tmp").exists());
+}
+
+/// Ids are numbers that each root gives by itself: one day both would mean another disk by the same one,
+/// and the first to look for strays would detach the other's.
+#[tokio::test]
+async fn disks_of_another_root_are_no_strays_but_a_reason_not_to_start() {
+    let house = House::new().await;
+    let other = Path::new("/other/root/deltas/9.hds");
+    house.disks.serve_stray("s9", other);
+    let (dir, disks) = house.close();
+    let error = House::open(dir, Arc::clone(&disks)).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    let words = error.to_string();
+    assert!(words.contains("s9 on /other/root/deltas/9.hds"), "{words}");
+    assert!(words.contains("choose another run_dir"), "{words}");
+    assert_eq!(disks.served(), ["s9"]);
+}
+
+/// The kernel says "Input/output error" to a flush that found no space below; the disk knows better.
+#[tokio::test]
+async fn a_commit_into_a_full_host_says_so() {
+    let house = House::new().await;
+    for (key, stats, words, kind) in [
+        (
+            "waits",
+            DiskStats {
+                held_requests: 2,
+                ..DiskStats::default()
+            },
+            "is full, and writes to",
+            ErrorKind::ResourceExhausted,
+        ),
+        (
+            "lost",
+            DiskStats {
+                no_space: 3,
+                ..DiskStats::default()
+            },
+            "is full, and 3 writes to",
+            ErrorKind::ResourceExhausted,
+        ),
+        (
+            "broken",
+            DiskStats::default(),
+            "cannot flush",
+            ErrorKind::Internal,
+        ),
+    ] {
+        house.prepare(key, "").await;
+        let id = house.disks.served().pop().unwrap();
+        house.disks.spoil(&id, stats);
+        let error = house.ploop.commit("A", key, Labels::new()).await;
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+        assert_eq!(error.kind(), kind);
+        house.ploop.remove(key).await.unwrap();
+    }
+}
+
+/// A device that goes away may take along what is dirty: a disk that cannot be flushed stays.
+#[tokio::test]
+async fn a_disk_that_cannot_be_flushed_is_not_set_down() {
+    let house = House::new().await;
+    house.prepare("a", "").await;
+    house.prepare("b", "").await;
+    house.disks.spoil("s1", DiskStats::default());
+    assert_eq!(house.all.detach_idle().await.unwrap(), 1);
+    assert_eq!(house.disks.served(), ["s1"]);
 }
 
 #[tokio::test]
