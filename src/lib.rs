@@ -27,11 +27,12 @@ pub mod device;
 pub mod link;
 pub mod server;
 
-pub mod cli;
 pub mod snapshot;
 
 pub mod service;
 
 pub mod config;
+
+pub mod cli;
 
 pub mod daemon;

@@ -35,6 +35,61 @@ fn damage(path: &Path, at: usize, word: u32) {
     fs::write(path, bytes).unwrap();
 }
 
+/// Whatever this machine offers, the answer has a row for it, its exit code says whether disks can be
+/// served here, and nothing is left behind.
+#[test]
+fn preflight_says_what_is_there_and_what_is_lost_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("not/yet/there");
+    let config = folder.path().join("c.toml");
+    let text = format!("root = {root:?}\nrun_dir = '/dev/shm/not-there'\n");
+    fs::write(&config, text).unwrap();
+    let before = fs::read_dir(folder.path()).unwrap().count();
+    let (code, answer, _) = ploop(
+        folder.path(),
+        &["preflight", "--config", "c.toml", "--json"],
+    );
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let rows = answer["rows"].as_array().unwrap();
+    let row = |what: &str| {
+        let found = rows.iter().find(|row| row["what"] == what);
+        found.unwrap_or_else(|| panic!("{what}: {rows:#?}"))
+    };
+    for what in [
+        "kernel",
+        "io_uring",
+        "CAP_SYS_ADMIN",
+        "ublk driver",
+        "FUSE",
+        "loop devices",
+        "CAP_SYS_RESOURCE",
+        "locked memory",
+        "open files",
+        "e2fsprogs",
+    ] {
+        let found = row(what);
+        if found["state"] != "ok" {
+            assert_ne!(found["without"], "", "{what}");
+            assert_ne!(found["advice"], "", "{what}");
+        }
+    }
+    assert_eq!(row("run_dir on tmpfs")["state"], "ok");
+    assert_eq!(row("root: holes")["state"], "ok");
+    // What is there is seen from here too.
+    let driver = Path::new("/dev/ublk-control").exists();
+    assert_eq!(row("ublk driver")["state"] == "ok", driver);
+    assert_eq!(answer["transport"], if driver { "ublk" } else { "fuse" });
+    assert_eq!(code, 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before);
+
+    let (code, text, _) = ploop(folder.path(), &["preflight", "--config", "c.toml"]);
+    assert_eq!(code, 0);
+    assert_eq!(text.contains("outlive ploopd"), driver, "{text}");
+    let (code, _, complaint) = ploop(folder.path(), &["preflight", "--config", "none.toml"]);
+    assert_eq!(code, 1);
+    assert!(complaint.contains("none.toml"), "{complaint}");
+}
+
 #[test]
 fn every_verb_explains_itself() {
     let folder = tempfile::tempdir().unwrap();

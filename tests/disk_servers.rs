@@ -284,6 +284,63 @@ fn a_server_of_the_old_layout_is_adopted_and_retires() {
     assert_eq!(server_of(&disk), "1-1");
 }
 
+/// A living server's devices are its own; a dead one's may be released by anybody with its seat's lock.
+#[test]
+fn devices_of_a_living_server_are_not_released() {
+    let server = several(2);
+    server.attach("a", &[server.delta("a", MIB)]).unwrap();
+    let release = |more: &[&str]| {
+        let done = std::process::Command::new(env!("CARGO_BIN_EXE_ploop"))
+            .args(["release-devices", "--config"])
+            .arg(server.config())
+            .args(more)
+            .output()
+            .unwrap();
+        let words = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        (done.status.code(), words)
+    };
+    for more in [&[][..], &["--dry-run"]] {
+        let (code, words) = release(more);
+        assert_eq!(code, Some(1), "{words}");
+        let living = format!("server 1-1: ploopd lives (process {})", server.pid());
+        assert!(words.contains(&living), "{words}");
+        assert!(words.contains("2 servers live"), "{words}");
+    }
+    assert!(server.seat().registry().exists());
+
+    let config = fs::read(server.config()).unwrap();
+    let broken = [config.as_slice(), b"\n[disk_server2]\n"].concat();
+    let pids: Vec<u32> = server
+        .servers()
+        .seen()
+        .iter()
+        .map(|seen| seen.hello.pid)
+        .collect();
+    // No ploopd can come back with this; the tool reads a sound one.
+    fs::write(server.config(), broken).unwrap();
+    for pid in &pids {
+        send(*pid, Signal::KILL);
+    }
+    wait_until("they die", || pids.iter().all(|pid| !alive(*pid)));
+    let sound = server.config().with_extension("other");
+    fs::write(&sound, config).unwrap();
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_ploop"))
+        .args(["release-devices", "--config"])
+        .arg(&sound)
+        .output()
+        .unwrap();
+    let words = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success(), "{words}");
+    for name in ["1-1", "1-2"] {
+        let dead = format!("server {name}: dead, and has no ublk device");
+        assert!(words.contains(&dead), "{words}");
+    }
+    assert!(
+        words.contains("0 devices released, 0 not; 0 servers live"),
+        "{words}"
+    );
+}
+
 /// A server from another time: it greets, and lists nothing.
 #[derive(Clone)]
 struct Stranger {

@@ -1,15 +1,19 @@
-//! The verbs a person types: `ploop init`, `info`, `check`, `export`.
+//! The verbs a person types: `ploop init`, `info`, `check`, `export`, and what a node's keeper asks:
+//! `preflight`, `release-devices`.
 //!
-//! They work on files at rest. Whatever a disk server has open for writing is locked, and is left to
-//! it. Only `output` writes to the terminal; a verb answers how it went, and `run` makes that the exit
+//! The former work on files at rest. Whatever a disk server has open for writing is locked, and is left
+//! to it. Only `output` writes to the terminal; a verb answers how it went, and `run` makes that the exit
 //! code.
 
 mod check;
 mod export;
 mod files;
+mod host;
 mod info;
 mod init;
 mod output;
+mod preflight;
+mod release;
 mod run;
 mod verdict;
 

@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::{self, Style};
 use super::verdict::Verdict;
-use super::{check, export, info, init};
+use super::{check, export, info, init, preflight, release};
+use crate::config::{Config, DEFAULT_PATH};
 use crate::units::{Bytes, ClusterSize};
 
 /// Makes, describes, checks, mends and exports ploop images.
@@ -40,6 +41,14 @@ enum Verb {
     Check(Check),
     /// Write the disk of a chain, the lowest delta first, into a new plain file.
     Export(Export),
+    /// Say what this machine offers, and what is lost without what it does not.
+    ///
+    /// Ends with 0 if disks can reach the kernel, 1 if not.
+    Preflight(Preflight),
+    /// Fail the requests that wait for a disk server that will not come back, and remove its devices.
+    ///
+    /// Only ublk devices outlive their server. Those of a living one are left to it.
+    ReleaseDevices(Release),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +95,26 @@ struct Export {
     out: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Preflight {
+    /// The configuration: its root and run_dir are looked at.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Release {
+    /// The configuration: the disk servers of its run_dir are meant.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// The deltas of a chain.
 #[derive(Debug, Args)]
 pub(super) struct Chain {
@@ -117,6 +146,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Info(info) => info::info(&info.files, Style::of(info.json)),
         Verb::Check(check) => check::check(&check.chain, check.repair, Style::of(check.json)),
         Verb::Export(export) => export::export(&export.chain, &export.out),
+        Verb::Preflight(asked) => Config::load(&asked.config)
+            .map_err(anyhow::Error::from)
+            .and_then(|config| preflight::preflight(&config, Style::of(asked.json))),
+        Verb::ReleaseDevices(asked) => Config::load(&asked.config)
+            .map_err(anyhow::Error::from)
+            .and_then(|config| release::release(&config, asked.dry_run)),
     };
     let verdict = verdict.unwrap_or_else(|error| {
         output::error(&error);

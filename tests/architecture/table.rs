@@ -42,12 +42,6 @@ pub(super) const ROOMS: &[Room] = &[
         ],
     ),
     room("link", &["proto", "program", "seat", "units"]),
-    room(
-        "cli",
-        &[
-            "proto", "units", "ext4", "format", "io", "image", "chain", "link",
-        ],
-    ),
     // `io`: an image is made on an open file, and somebody has to open it.
     room(
         "snapshot",
@@ -62,6 +56,15 @@ pub(super) const ROOMS: &[Room] = &[
         "config",
         &[
             "seat", "socket", "units", "observe", "device", "server", "link", "snapshot", "service",
+        ],
+    ),
+    // `config`: which root and run directory the tool means. `seat`, `ublk`: what this kernel offers is for a
+    // person to see, and devices without a server are for a person to release.
+    room(
+        "cli",
+        &[
+            "proto", "seat", "units", "ext4", "format", "io", "image", "ublk", "chain", "link",
+            "config",
         ],
     ),
     room(
