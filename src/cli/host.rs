@@ -222,12 +222,12 @@ pub(super) fn run_folder(run: &Path) -> Row {
         Ok(_) => row.bad(
             State::Less,
             format!("{found}: no tmpfs"),
-            "put run_dir below /run",
+            "put run_dir on a tmpfs, as /run usually is",
         ),
         Err(error) => row.bad(
             State::Less,
             format!("{found}: {error}"),
-            "put run_dir below /run",
+            "put run_dir on a tmpfs, as /run usually is",
         ),
     }
 }
