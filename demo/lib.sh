@@ -125,15 +125,7 @@ stop() {
 }
 
 # A ploopd is not our child: ploop-snapshotter starts it, detached. Its command line names our directory. The oldest comes first.
-find_ploopds() {
-  local pid
-  for pid in /proc/[0-9]*; do
-    pid=${pid#/proc/}
-    if tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -q "^[^ ]*ploopd .*$DIR/"; then
-      echo "$pid"
-    fi
-  done | sort -n
-}
+find_ploopds() { pgrep -f "^[^ ]*ploopd .*$DIR/" | sort -n; }
 find_ploopd() { find_ploopds | grep -m 1 .; }
 note_ploopds() {
   local pid name=ploopd n=1
@@ -324,12 +316,7 @@ tear_down() {
   done
   return $rc
 }
-shims() {
-  local pid
-  for pid in /proc/[0-9]*; do
-    if tr '\0' ' ' 2>/dev/null <"$pid/cmdline" | grep -q "containerd-shim-runc-v2 .*-namespace $NAMESPACE "; then echo "${pid#/proc/}"; fi
-  done
-}
+shims() { pgrep -f "containerd-shim-runc-v2 .*-namespace $NAMESPACE "; }
 
 # farewell: for EXIT. The directory stays when something is wrong, because its logs say why.
 farewell() {
