@@ -4,6 +4,7 @@
 mod agree;
 mod architecture;
 mod bad_chain;
+mod churn;
 mod cli;
 mod conformance;
 mod disk_server;
@@ -14,4 +15,5 @@ mod model;
 mod service;
 mod snapshots;
 mod support;
+mod takeover;
 mod tools;

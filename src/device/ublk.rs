@@ -38,7 +38,9 @@ const LONGEST_COPIED: u32 = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a dead server's device may take to become free: the kernel needs about 16 ms for each.
 const RELEASE: Duration = Duration::from_secs(60);
-/// How often it is asked.
+/// How long a detach waits for those who have the device open for a moment.
+const OPENERS: Duration = Duration::from_secs(2);
+/// How often the kernel is asked again.
 const PAUSE: Duration = Duration::from_millis(4);
 /// How long requests may take to end when a device is handed over.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -256,20 +258,14 @@ impl Ublk {
 
     /// Takes the device away.
     pub(super) fn detach(&self, name: &str) -> Result<(), Error> {
-        let Some((number, path, numbers)) = self.lock().get(name).map(|bound| {
-            let device = &bound.device;
-            (
-                bound.number,
-                device.path.clone(),
-                (device.major, device.minor),
-            )
-        }) else {
+        let Some((number, device)) = self
+            .lock()
+            .get(name)
+            .map(|bound| (bound.number, bound.device.clone()))
+        else {
             return Ok(());
         };
-        if is_mounted(numbers.0, numbers.1)? {
-            return Err(Error::Busy { device: path });
-        }
-        self.control.stop(number)?;
+        self.stop(number, &device)?;
         let Some(bound) = self.lock().remove(name) else {
             return Ok(());
         };
@@ -280,6 +276,29 @@ impl Ublk {
         // Somebody may still have the dead block device open; its number is free when they close it.
         self.control.delete_later(number)?;
         Ok(())
+    }
+
+    /// Stops a device, or says who is in the way.
+    fn stop(&self, number: u32, device: &Device) -> Result<(), Error> {
+        let busy = || Error::Busy {
+            device: device.path.clone(),
+        };
+        if is_mounted(device.major, device.minor)? {
+            return Err(busy());
+        }
+        if !self.features.safe_stop() {
+            // Nobody can say here whether somebody has it open: the caller has looked.
+            return Ok(self.control.stop(number)?);
+        }
+        let deadline = Instant::now() + OPENERS;
+        loop {
+            match self.control.stop_unless_open(number) {
+                // Udev, or an unmount that is just ending.
+                Err(error) if error.is(Errno::BUSY) && Instant::now() < deadline => sleep(PAUSE),
+                Err(error) if error.is(Errno::BUSY) => return Err(busy()),
+                answer => return Ok(answer?),
+            }
+        }
     }
 
     /// Is the device still there?

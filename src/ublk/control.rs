@@ -199,6 +199,7 @@ impl Control {
             (features.quiesce(), uapi::UBLK_F_QUIESCE),
             (features.update_size(), uapi::UBLK_F_UPDATE_SIZE),
             (features.no_partition_scan(), uapi::UBLK_F_NO_AUTO_PART_SCAN),
+            (features.safe_stop(), uapi::UBLK_F_SAFE_STOP_DEV),
         ] {
             if there {
                 flags |= bits;
@@ -255,6 +256,14 @@ impl Control {
     /// What the kernel says.
     pub fn stop(&self, id: u32) -> Result<(), Error> {
         self.plain("STOP_DEV", uapi::UBLK_U_CMD_STOP_DEV, id, 0)
+    }
+
+    /// Takes the block device away unless somebody has it open, mounted or not.
+    ///
+    /// # Errors
+    /// `EBUSY` if somebody has it open; it goes on working then.
+    pub fn stop_unless_open(&self, id: u32) -> Result<(), Error> {
+        self.plain("TRY_STOP_DEV", uapi::UBLK_U_CMD_TRY_STOP_DEV, id, 0)
     }
 
     /// Forgets a stopped device; returns when nobody has it open any more.

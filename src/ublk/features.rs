@@ -55,6 +55,12 @@ impl Features {
         self.has(uapi::UBLK_F_UPDATE_SIZE as u64)
     }
 
+    /// A device that somebody has open can refuse to be stopped (7.0).
+    #[must_use]
+    pub const fn safe_stop(self) -> bool {
+        self.has(uapi::UBLK_F_SAFE_STOP_DEV as u64)
+    }
+
     /// A new device can be spared the search for partitions (7.0).
     #[must_use]
     pub const fn no_partition_scan(self) -> bool {

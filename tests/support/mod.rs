@@ -1,5 +1,6 @@
 //! What several tests need: builders, fixtures, other people's tools.
 
+pub(crate) mod device;
 pub(crate) mod engine;
 pub(crate) mod images;
 pub(crate) mod openvz;

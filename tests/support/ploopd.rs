@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ploop_snapshotter::link::{Delta, Disk, Error, Format, Limits, Options, Seal};
 use ploop_snapshotter::link::{Seen, Servers, StartOptions};
 use ploop_snapshotter::seat::Seat;
+use ploop_snapshotter::ublk::{self, Control, Owner};
 use ploop_snapshotter::units::ClusterSize;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,6 +32,20 @@ impl Ploopd {
         let mut server = Self::folders();
         server.connect(true).unwrap();
         server
+    }
+
+    /// Several servers.
+    pub(crate) fn start_many(count: usize) -> Self {
+        let mut server = Self::folders();
+        server.count = count;
+        server.connect(true).unwrap();
+        server
+    }
+
+    /// The servers' processes, as far as they are known to live.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let seen = self.servers().seen();
+        seen.iter().map(|seen| seen.hello.pid).collect()
     }
 
     /// The folders alone.
@@ -193,6 +208,37 @@ impl Ploopd {
         found
     }
 
+    /// Do the disks go over ublk here?
+    pub(crate) fn is_ublk(&self) -> bool {
+        self.seen().hello.transport == "ublk"
+    }
+
+    /// The numbers of the ublk devices of our run folder.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        let Ok(control) = Control::open() else {
+            return Vec::new();
+        };
+        let seats = Seat::all(&self.run_folder()).unwrap_or_default();
+        let owners: Vec<_> = seats
+            .iter()
+            .map(|seat| Owner::of(&seat.folder()).tag())
+            .collect();
+        let ours = |number: &u32| {
+            let info = control.info(*number).ok().flatten();
+            info.is_some_and(|info| owners.contains(&info.tag))
+        };
+        ublk::list().into_iter().filter(ours).collect()
+    }
+
+    /// How many devices of ours the kernel has.
+    pub(crate) fn devices(&self) -> usize {
+        if self.is_ublk() {
+            self.numbers().len()
+        } else {
+            self.loops().len()
+        }
+    }
+
     /// Mounts that hang on our run folder.
     pub(crate) fn mounts(&self) -> usize {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -218,6 +264,14 @@ impl Drop for Ploopd {
                 send(pid, Signal::CONT);
             }
             std::thread::sleep(Duration::from_millis(50));
+        }
+        // What a server left for the next one waits in vain now.
+        if let Ok(control) = Control::open() {
+            for number in self.numbers() {
+                let _ = control
+                    .stop(number)
+                    .and_then(|()| control.delete_later(number));
+            }
         }
         // The folder must not be removed through a mount.
         for seat in Seat::all(&self.run_folder()).unwrap_or_default() {

@@ -1,0 +1,129 @@
+//! A disk server is killed under load, and the next one takes its devices over: nobody hears an error,
+//! nothing that was answered is lost, and nobody waits for long.
+//!
+//! It needs ublk, so it runs in the virtual machines of `make vm-test`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ploop_snapshotter::link::Disk;
+use rustix::process::Signal;
+
+use crate::support::device::{open, read, write};
+use crate::support::ploopd::{Ploopd, send};
+
+const MIB: u64 = 1 << 20;
+/// Threads that write and read back.
+const CLIENTS: usize = 8;
+
+/// Writes and reads back on every disk in turn until told to stop; the longest time that one act took.
+struct Load {
+    stop: AtomicBool,
+    longest: AtomicU64,
+    acts: AtomicU64,
+}
+
+impl Load {
+    fn client(&self, disks: &[&Disk], client: usize) {
+        let files: Vec<_> = disks.iter().map(|disk| open(&disk.device)).collect();
+        let mut turn = 0_u64;
+        while !self.stop.load(Ordering::Relaxed) {
+            for file in &files {
+                let begun = Instant::now();
+                let at = turn * 40_960 % (4 * MIB) / 4096 * 4096;
+                let byte = u8::try_from((turn + client as u64) % 251).unwrap();
+                write(file, at, &[byte; 4096]);
+                assert_eq!(
+                    read(file, at, 4096),
+                    [byte; 4096],
+                    "an answered write is lost"
+                );
+                let took = u64::try_from(begun.elapsed().as_millis()).unwrap();
+                self.longest.fetch_max(took, Ordering::Relaxed);
+                self.acts.fetch_add(1, Ordering::Relaxed);
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            turn += 1;
+        }
+    }
+}
+
+/// Kills, or asks to end, every server `rounds` times under load; the longest wait in milliseconds.
+fn stall(devices: usize, servers: usize, signal: Signal, rounds: usize) -> u64 {
+    let server = Ploopd::start_many(servers);
+    assert!(server.is_ublk(), "this test is about ublk");
+    let disks: Vec<Disk> = (0..devices)
+        .map(|n| {
+            let id = format!("d{n}");
+            server.attach(&id, &[server.delta(&id, 4 * MIB)]).unwrap()
+        })
+        .collect();
+    let load = Load {
+        stop: AtomicBool::new(false),
+        longest: AtomicU64::new(0),
+        acts: AtomicU64::new(0),
+    };
+    thread::scope(|scope| {
+        for client in 0..CLIENTS.min(devices) {
+            let mine: Vec<&Disk> = disks.iter().skip(client).step_by(CLIENTS).collect();
+            let load = &load;
+            scope.spawn(move || load.client(&mine, client));
+        }
+        thread::sleep(Duration::from_secs(2));
+        for round in 0..rounds {
+            let before = load.acts.load(Ordering::Relaxed);
+            let old = server.pids();
+            for pid in &old {
+                send(*pid, signal);
+            }
+            // Gone on: every client has done something since, and by new servers.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while load.acts.load(Ordering::Relaxed) < before + 4 * devices as u64
+                || server.pids().iter().any(|pid| old.contains(pid))
+            {
+                assert!(
+                    Instant::now() < deadline,
+                    "round {round}: nothing goes on\n{}",
+                    server.log()
+                );
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        load.stop.store(true, Ordering::Relaxed);
+    });
+    for n in 0..devices {
+        assert!(server.detach(&format!("d{n}")).unwrap());
+    }
+    load.longest.load(Ordering::Relaxed)
+}
+
+/// The devices' number, the servers', and how long the slowest act may take here, in milliseconds. A
+/// virtual machine without hardware's help is far slower than any other: these bounds only catch a wait
+/// that does not end by itself.
+#[test]
+#[ignore = "needs a kernel with ublk: make vm-test"]
+fn a_killed_server_is_followed_by_one_that_goes_on() {
+    for (devices, servers, rounds, bound) in [
+        (1, 1, 5, 15_000),
+        (50, 1, 2, 20_000),
+        (200, 1, 1, 40_000),
+        (200, 4, 1, 30_000),
+    ] {
+        let longest = stall(devices, servers, Signal::KILL, rounds);
+        println!("kill -9: {devices} devices, {servers} servers: the longest wait {longest} ms");
+        assert!(longest < bound, "{devices} devices waited {longest} ms");
+    }
+}
+
+#[test]
+#[ignore = "needs a kernel with ublk: make vm-test"]
+fn a_server_that_is_told_to_end_hands_over() {
+    for (devices, bound) in [(1, 15_000), (50, 20_000)] {
+        let longest = stall(devices, 1, Signal::TERM, 2);
+        println!("planned: {devices} devices: the longest wait {longest} ms");
+        assert!(longest < bound, "{devices} devices waited {longest} ms");
+    }
+}
