@@ -121,6 +121,8 @@ pub struct DiskServer {
     pub servers: u8,
     /// Which way its disks reach the kernel.
     pub transport: Transport,
+    /// Use requests' pages where they are, where the kernel can.
+    pub zero_copy: bool,
     /// Threads that serve disks; 0 is one a processor.
     pub shards: u16,
     /// How long an attach may take.
@@ -150,6 +152,7 @@ impl Default for DiskServer {
             binary: None,
             servers: 4,
             transport: Transport::Auto,
+            zero_copy: true,
             shards: 0,
             attach_limit: Duration::from_secs(20),
             detach_limit: Duration::from_secs(30),

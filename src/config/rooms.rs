@@ -62,6 +62,7 @@ impl Config {
             Transport::Ublk => device::Wish::Ublk,
             Transport::Fuse => device::Wish::Fuse,
         };
+        options.zero_copy = self.disk_server.zero_copy;
         options.disk.patience = self.disk_server.space_wait;
         // The processors are shared out among the servers that work side by side.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
