@@ -7,6 +7,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::executor::Executor;
 use super::flush::Rounds;
 use super::gate::Gate;
 use super::pending::{Identity, Pending};
@@ -75,8 +77,9 @@ const K: u64 = 64 << 10;
 const CLUSTERS: u64 = 4 * QUARTER;
 const QUARTER: u64 = 4096;
 
-/// A disk on a ring: the parent through the page cache, the top past it.
-fn disk(folder: &Path) -> Disk<Uring> {
+/// A disk on a ring: the sealed levels through the page cache, the top past it. The data lies in the
+/// lowest of `depth` levels.
+fn disk(folder: &Path, depth: usize) -> Disk<Uring> {
     let path = folder.join("parent");
     let parent = std::fs::File::create(&path).unwrap();
     // Every cluster has data, in a file that takes next to no room.
@@ -87,9 +90,20 @@ fn disk(folder: &Path) -> Disk<Uring> {
     let asked = Direct::open_read(&path).unwrap();
     let image = now(Image::open_sealed(&asked, Some(Format::Raw), None, SIZE));
     let parent = Uring::new(asked.into_inner()).unwrap();
-    let base = Base::empty(SIZE)
+    let mut base = Base::empty(SIZE)
         .with(&image.unwrap(), Arc::new(parent), &path)
         .unwrap();
+    for level in 1..depth {
+        let path = folder.join(format!("level-{level}"));
+        std::fs::File::create(&path).unwrap();
+        let file = Direct::open_write(&path).unwrap();
+        now(ploop::create(&file, CLUSTERS * K, SIZE)).unwrap();
+        let opened = now(ploop::open_top(&file)).unwrap();
+        now(ploop::seal(&file, &opened.header, opened.end)).unwrap();
+        let image = now(Image::open_sealed(&file, Some(Format::Ploop), None, SIZE)).unwrap();
+        let file = Arc::new(Uring::new(file.into_inner()).unwrap());
+        base = base.with(&image, file, &path).unwrap();
+    }
 
     let path = folder.join("top");
     std::fs::File::create(&path).unwrap();
@@ -140,6 +154,7 @@ type Asked = (Op, u64, u64);
 type Case<'a> = (&'a str, usize, &'a dyn Fn(u64) -> Asked);
 
 /// What a stretch of requests cost.
+#[derive(Debug, PartialEq, Eq)]
 struct Cost {
     allocations: u64,
     operations: u64,
@@ -147,10 +162,10 @@ struct Cost {
 }
 
 impl Bench {
-    fn new(folder: &Path) -> Self {
+    fn new(folder: &Path, depth: usize) -> Self {
         Self {
             ring: Ring::install(Setup::default()).unwrap(),
-            disk: disk(folder),
+            disk: disk(folder, depth),
             pieces: (0..32).map(|_| Piece::zeroed(1 << 20)).collect(),
         }
     }
@@ -199,7 +214,7 @@ const WARM: u64 = 64;
 #[test]
 fn no_request_of_a_warm_disk_allocates() {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-    let bench = Bench::new(folder.path());
+    let bench = Bench::new(folder.path(), 1);
     let write = Op::Write { fua: false };
     let flush = |_| (Op::Flush, 0, 0);
     let half = 2 * QUARTER * K;
@@ -270,6 +285,46 @@ fn no_request_of_a_warm_disk_allocates() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_deep_chain_asks_the_kernel_for_no_more_than_a_flat_one() {
+    // One look-up in each of two maps, at any depth: what differs is only how many files are open.
+    let write = Op::Write { fua: false };
+    let costs = [1, 32, 128].map(|depth| {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let bench = Bench::new(folder.path(), depth);
+        assert_eq!(bench.disk.base.depth(), depth);
+        bench.run(1, 0..1, |_| (write, 0, K));
+        [
+            bench.run(1, 0..64, |n| (Op::Read, (1 + n) * K, 4096)),
+            bench.run(1, 0..64, |_| (Op::Read, 0, 4096)),
+            bench.run(1, 0..64, |n| (Op::Read, (2 * QUARTER + n) * K, 4096)),
+            bench.run(1, 0..64, |_| (write, 4096, 4096)),
+            bench.run(1, 0..64, |n| (write, (64 + n) * K + 4096, 4096)),
+        ]
+    });
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!(costs[0], costs[2]);
+}
+
+#[test]
+fn to_wake_a_task_allocates_nothing() {
+    let executor = Executor::default();
+    for _ in 0..32 {
+        let mut turns = 1000;
+        executor.spawn(poll_fn(move |context| {
+            turns -= 1;
+            if turns == 0 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
+    }
+    let before = ALLOCATIONS.get();
+    while executor.tick() {}
+    assert_eq!(ALLOCATIONS.get() - before, 0);
 }
 
 #[test]

@@ -6,8 +6,7 @@
 use std::future::Future;
 use std::rc::{Rc, Weak};
 
-use async_executor::LocalExecutor;
-
+use super::executor::Executor;
 use super::request::{Errno, Op};
 use super::resident::Resident;
 use crate::io::Piece;
@@ -25,11 +24,11 @@ pub trait Front: Send {
 pub struct Local {
     resident: Rc<Resident>,
     // A task that holds what it runs on would never end.
-    executor: Weak<LocalExecutor<'static>>,
+    executor: Weak<Executor>,
 }
 
 impl Local {
-    pub(super) fn new(resident: Rc<Resident>, executor: &Rc<LocalExecutor<'static>>) -> Self {
+    pub(super) fn new(resident: Rc<Resident>, executor: &Rc<Executor>) -> Self {
         Self {
             resident,
             executor: Rc::downgrade(executor),
@@ -47,7 +46,7 @@ impl Local {
     /// Runs a task on the disk's thread.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         if let Some(executor) = self.executor.upgrade() {
-            executor.spawn(task).detach();
+            executor.spawn(task);
         }
     }
 
@@ -66,13 +65,13 @@ impl Local {
 
 /// Starts tasks on a shard's thread, whatever disk they are for.
 #[derive(Clone, Debug)]
-pub struct Spawner(Weak<LocalExecutor<'static>>);
+pub struct Spawner(Weak<Executor>);
 
 impl Spawner {
     /// Runs a task on this thread.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         if let Some(executor) = self.0.upgrade() {
-            executor.spawn(task).detach();
+            executor.spawn(task);
         }
     }
 }

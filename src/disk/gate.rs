@@ -6,10 +6,20 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 /// A place to wait for "something changed".
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gate {
     opened: Cell<u64>,
     waiting: RefCell<Vec<Waker>>,
+}
+
+impl Default for Gate {
+    /// Has room for every request that a device has under way: none of them allocates to wait.
+    fn default() -> Self {
+        Self {
+            opened: Cell::new(0),
+            waiting: RefCell::new(Vec::with_capacity(64)),
+        }
+    }
 }
 
 impl Gate {
@@ -30,10 +40,6 @@ impl Gate {
                 return Poll::Ready(());
             }
             let mut waiting = self.waiting.borrow_mut();
-            if waiting.capacity() == 0 {
-                // Once, for all requests that a device has under way.
-                waiting.reserve(64);
-            }
             if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                 waiting.push(context.waker().clone());
             }

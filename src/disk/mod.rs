@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod allocations_tests;
 mod error;
+mod executor;
 mod finish;
 mod flush;
 mod front;

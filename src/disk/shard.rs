@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use async_executor::LocalExecutor;
 use tokio::sync::oneshot;
 
 use super::Error;
+use super::executor::Executor;
 use super::front::{Front, Local};
 use super::mailbox::Mailbox;
 use super::request::{Errno, Request};
@@ -115,7 +115,7 @@ struct Residents {
 
 fn run(ring: &Rc<Ring>, mailbox: Arc<Mailbox<Letter>>, count: Arc<AtomicUsize>) {
     let _reader = Reader(Arc::clone(&mailbox));
-    let executor = Rc::new(LocalExecutor::new());
+    let executor = Rc::new(Executor::default());
     let residents = Rc::new(Residents {
         disks: RefCell::default(),
         pools: RefCell::default(),
@@ -123,15 +123,13 @@ fn run(ring: &Rc<Ring>, mailbox: Arc<Mailbox<Letter>>, count: Arc<AtomicUsize>) 
         alive: Cell::new(0),
         stopping: Cell::new(false),
     });
-    executor
-        .spawn(read_letters(
-            Rc::downgrade(&executor),
-            Rc::clone(&residents),
-            mailbox,
-        ))
-        .detach();
+    executor.spawn(read_letters(
+        Rc::downgrade(&executor),
+        Rc::clone(&residents),
+        mailbox,
+    ));
     loop {
-        while executor.try_tick() {}
+        while executor.tick() {}
         if residents.stopping.get() && residents.alive.get() == 0 {
             break;
         }
@@ -145,7 +143,7 @@ fn run(ring: &Rc<Ring>, mailbox: Arc<Mailbox<Letter>>, count: Arc<AtomicUsize>) 
 }
 
 async fn read_letters(
-    executor: std::rc::Weak<LocalExecutor<'static>>,
+    executor: std::rc::Weak<Executor>,
     residents: Rc<Residents>,
     mailbox: Arc<Mailbox<Letter>>,
 ) {
@@ -165,7 +163,7 @@ async fn read_letters(
 }
 
 impl Residents {
-    fn open_letter(self: &Rc<Self>, executor: &Rc<LocalExecutor<'static>>, letter: Letter) {
+    fn open_letter(self: &Rc<Self>, executor: &Rc<Executor>, letter: Letter) {
         match letter {
             Letter::Open(key, buffer, build, answer) => {
                 let pool = Rc::clone(
@@ -183,7 +181,7 @@ impl Residents {
                 let resident = self.disks.borrow().get(&key).cloned();
                 match resident {
                     Some(resident) => {
-                        executor.spawn(serve(resident, request)).detach();
+                        executor.spawn(serve(resident, request));
                     }
                     None => answer(request, Err(Errno::NODEV)),
                 }
@@ -200,14 +198,12 @@ impl Residents {
                 match resident {
                     Some(resident) => {
                         let residents = Rc::clone(self);
-                        executor
-                            .spawn(async move {
-                                let answer = resident.close(seal).await;
-                                residents.count.fetch_sub(1, Ordering::Relaxed);
-                                residents.alive.set(residents.alive.get() - 1);
-                                let _ = reply.send(answer);
-                            })
-                            .detach();
+                        executor.spawn(async move {
+                            let answer = resident.close(seal).await;
+                            residents.count.fetch_sub(1, Ordering::Relaxed);
+                            residents.alive.set(residents.alive.get() - 1);
+                            let _ = reply.send(answer);
+                        });
                     }
                     None => {
                         let _ = reply.send(Err(Error::Closed {
