@@ -29,9 +29,17 @@ const AGAINST: [(&str, &str, f64); 11] = [
 const BEST: &str = "rublk loop, best mode";
 const MODES: [&str; 2] = ["rublk loop", "rublk loop zc"];
 
-/// Holds the rows that were reported against their goals.
-pub(crate) fn judge(report: &mut Report) -> Result<()> {
+/// Holds the rows that were reported against their goals, of the peers that were wanted.
+pub(crate) fn judge(report: &mut Report, wanted: impl Fn(&str) -> bool) -> Result<()> {
     for (case, peer, bound) in AGAINST {
+        let there = if peer == BEST {
+            MODES.iter().all(|mode| wanted(mode))
+        } else {
+            wanted(peer)
+        };
+        if !there || !wanted("ours") {
+            continue;
+        }
         let missing = |who: &str| format!("{who} was not measured in {case}");
         let ours = report
             .rounds(case, "ours")

@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// These parts only, with commas between; all if absent.
     #[arg(long, value_enum, value_delimiter = ',')]
     parts: Vec<Part>,
+    /// Of the peers these only, as their rows are called; the goals against others are left out.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,6 +62,14 @@ struct Ground<'a> {
     folder: &'a Path,
     /// The block device below it.
     disk: &'a Path,
+    /// Peers that are measured; all if empty.
+    only: &'a [String],
+}
+
+impl Ground<'_> {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
 }
 
 /// Measures, prints, writes.
@@ -77,6 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         binaries: &arguments.binaries,
         folder: place.path(),
         disk,
+        only: &arguments.only,
     };
     let mut report = Report::default();
     let done = all(&mut report, &ground, arguments);
@@ -95,6 +107,7 @@ fn all(report: &mut Report, ground: &Ground<'_>, arguments: &Arguments) -> Resul
         binaries,
         folder,
         disk,
+        ..
     } = *ground;
     let kernel = host::run("uname", &["-r"])?;
     report.machine("kernel", kernel.trim());
@@ -129,6 +142,12 @@ fn peers(report: &mut Report, ground: &Ground<'_>) -> Result<()> {
     let server = Rc::new(Ploopd::start(ground.binaries, "peers", "")?);
     report.machine("transport", server.hello.transport.as_str());
     let mut ours = Ours::new("ours", "ours", &server, ClusterSize::DEFAULT);
+    let copying = Rc::new(Ploopd::start(
+        ground.binaries,
+        "copying",
+        "zero_copy = false",
+    )?);
+    let mut ours_copying = Ours::new("ours copying", "copying", &copying, ClusterSize::DEFAULT);
     let mut kernel_loop = Loop::default();
     let mut rublk = Rublk::new(Target::Loop);
     let mut rublk_zero_copy = Rublk::new(Target::LoopZeroCopy);
@@ -136,8 +155,9 @@ fn peers(report: &mut Report, ground: &Ground<'_>) -> Result<()> {
     let mut nbd = QemuNbd::default();
     let mut thin = Thin::default();
     {
-        let subjects: [&mut dyn Subject; 7] = [
+        let subjects: [&mut dyn Subject; 8] = [
             &mut ours,
+            &mut ours_copying,
             &mut kernel_loop,
             &mut rublk,
             &mut rublk_zero_copy,
@@ -146,24 +166,35 @@ fn peers(report: &mut Report, ground: &Ground<'_>) -> Result<()> {
             &mut thin,
         ];
         let mut up = Vec::new();
-        for subject in subjects {
+        let wanted = |subject: &&mut dyn Subject| ground.wants(subject.name());
+        for subject in subjects.into_iter().filter(wanted) {
             up.push(set_up(subject, folder, plan)?);
         }
         throughput::measure(report, plan, &up)?;
         requests::measure(report, plan, &up)?;
     }
+    ours_copying.down()?;
     kernel_loop.down()?;
     rublk.down()?;
     rublk_zero_copy.down()?;
     {
-        let mut subjects: [&mut dyn Fresh; 3] = [&mut ours, &mut nbd, &mut thin];
+        let subjects: [&mut dyn Fresh; 3] = [&mut ours, &mut nbd, &mut thin];
+        let wanted = |subject: &&mut dyn Fresh| ground.wants(subject.name());
+        let mut subjects: Vec<_> = subjects.into_iter().filter(wanted).collect();
         fresh::measure(report, plan, &mut subjects)?;
     }
-    let times = (0..plan.calls)
+    let calls = if ground.wants(thin.name()) {
+        plan.calls
+    } else {
+        0
+    };
+    let times = (0..calls)
         .map(|_| Ok(thin.time_snapshot()?.as_secs_f64() * 1000.0))
         .collect::<Result<Vec<_>>>()?;
-    report.row("snapshot made and activated", "dm-thin", "ms", &times)?;
-    goals::judge(report)?;
+    if !times.is_empty() {
+        report.row("snapshot made and activated", "dm-thin", "ms", &times)?;
+    }
+    goals::judge(report, |peer| ground.wants(peer))?;
     for subject in [
         &mut ours as &mut dyn Subject,
         &mut rublk_qcow2,

@@ -11,6 +11,7 @@ use containerd_snapshots::api::snapshots::v1::snapshots_client::SnapshotsClient;
 use containerd_snapshots::api::snapshots::v1::{
     CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
 };
+use ploop_snapshotter::seat::Seat;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -56,13 +57,13 @@ impl Snapshotter {
 
 impl Drop for Snapshotter {
     fn drop(&mut self) {
-        // It tells its ploopd to go by detaching every disk; ploopd itself is told by its lock's pid.
-        let pids = [
-            Some(self.child.id().to_string()),
-            fs::read_to_string(self.run.join("ploopd.lock")).ok(),
-        ];
-        for pid in pids.into_iter().flatten() {
-            // ploopd may have gone by itself.
+        // It detaches every disk; its servers outlive it and are told one by one.
+        let mut pids = vec![self.child.id().to_string()];
+        for seat in Seat::all(&self.run).unwrap_or_default() {
+            pids.extend(fs::read_to_string(seat.lock()).ok());
+        }
+        for pid in pids {
+            // One may have gone by itself.
             let _ = Command::new("kill")
                 .arg(pid.trim())
                 .stderr(Stdio::null())
