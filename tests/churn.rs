@@ -146,7 +146,7 @@ fn a_thousand_devices_come_and_go_beside_two_that_work() {
     let (files, rings) = descriptors();
     assert!(rings.len() <= 20, "{} rings", rings.len());
     wait_until("no thread is left", || count("task") <= threads);
-    println!(
+    eprintln!(
         "{cycles} cycles in {took:.1?}, the slowest {} ms; {} descriptors, {} rings, {threads} threads",
         slowest.load(Ordering::Relaxed),
         files.len(),

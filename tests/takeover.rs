@@ -113,7 +113,7 @@ fn a_killed_server_is_followed_by_one_that_goes_on() {
         (200, 4, 1, 30_000),
     ] {
         let longest = stall(devices, servers, Signal::KILL, rounds);
-        println!("kill -9: {devices} devices, {servers} servers: the longest wait {longest} ms");
+        eprintln!("kill -9: {devices} devices, {servers} servers: the longest wait {longest} ms");
         assert!(longest < bound, "{devices} devices waited {longest} ms");
     }
 }
@@ -123,7 +123,7 @@ fn a_killed_server_is_followed_by_one_that_goes_on() {
 fn a_server_that_is_told_to_end_hands_over() {
     for (devices, bound) in [(1, 15_000), (50, 20_000)] {
         let longest = stall(devices, 1, Signal::TERM, 2);
-        println!("planned: {devices} devices: the longest wait {longest} ms");
+        eprintln!("planned: {devices} devices: the longest wait {longest} ms");
         assert!(longest < bound, "{devices} devices waited {longest} ms");
     }
 }

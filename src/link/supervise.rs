@@ -114,6 +114,9 @@ impl Monitor {
             match watch_process(pid) {
                 // An error here means that the descriptor cannot be waited for: the rounds remain.
                 Some(process) if process.readable().await.is_ok() => {}
+                // In another pid namespace, or dead before we could look: whoever waits for its disks
+                // cannot wait for the next round.
+                None if self.server.client.hello().await.is_err() => {}
                 _ => std::future::pending().await,
             }
         };

@@ -9,6 +9,7 @@ mod build;
 mod claims;
 mod disks;
 mod error;
+mod lock;
 mod process;
 mod recover;
 mod registry;

@@ -6,15 +6,13 @@
 //! the last detach, at once if there is none. A second signal ends it now, in order: everything is
 //! written out and the images are closed, and whoever still has a device open gets I/O errors.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -24,6 +22,7 @@ use tonic::transport::Server as Grpc;
 use super::aliases::Aliases;
 use super::disks::Door;
 use super::error::{Error, host};
+use super::lock;
 use super::recover;
 use super::registry::Registry;
 use super::serve::{Server, blocking};
@@ -76,7 +75,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let seat = options.seat.clone();
     let mut signals = Signals::listen(&seat.folder())?;
     let taken = seat.clone();
-    let _lock = blocking("locking the run folder", move || lock(&taken)).await??;
+    let _lock = blocking("locking the run folder", move || {
+        make_folder(&taken.folder())?;
+        lock::take(&taken)
+    })
+    .await??;
     let server = build(&options).await?;
     let (socket, listener) = Socket::bind(&seat.socket())?;
     let listener = UnixListener::from_std(listener).map_err(host("listen at", socket.path()))?;
@@ -226,43 +229,6 @@ async fn close_all(server: &Server) {
         Ok(Err(error)) => tracing::warn!(%error, "something stays; the next start cleans it up"),
         Err(error) => tracing::warn!(%error, "something stays; the next start cleans it up"),
     }
-}
-
-/// The seat belongs to whoever holds its lock; the kernel gives it up with the process.
-fn lock(seat: &Seat) -> Result<File, Error> {
-    let folder = seat.folder();
-    make_folder(&folder)?;
-    let path = seat.lock();
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(host("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut text = String::new();
-            let known = file.read_to_string(&mut text).is_ok() && !text.trim().is_empty();
-            return Err(Error::SecondServer {
-                folder,
-                who: if known {
-                    format!("process {}", text.trim())
-                } else {
-                    "unknown".to_owned()
-                },
-            });
-        }
-        Err(error) => return Err(host("lock", &path)(error)),
-    }
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.seek(SeekFrom::Start(0)))
-        .and_then(|_| writeln!(file, "{}", std::process::id()));
-    written.map_err(host("write", &path))?;
-    Ok(file)
 }
 
 fn make_folder(path: &Path) -> Result<(), Error> {
