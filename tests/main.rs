@@ -10,6 +10,7 @@ mod conformance;
 mod disk_server;
 mod disk_servers;
 mod golden;
+mod host_blocks;
 mod host_full;
 mod model;
 mod service;

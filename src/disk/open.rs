@@ -16,7 +16,7 @@ use super::shard::Build;
 use super::shared::Shared;
 use crate::chain::{Chains, OpenTop, Top};
 use crate::image::{Header, ploop};
-use crate::io::Uring;
+use crate::io::{File, Uring};
 use crate::units::{Cluster, Place};
 
 /// A disk about to live.
@@ -47,6 +47,13 @@ pub(super) fn open(
         depth,
         spec.read_only,
     ));
+    if let Some(block) = top.as_ref().map(|top| top.file.alignment())
+        && !size.is_multiple_of(block)
+    {
+        // Its last sectors could not be written. Devices have blocks of 4096 where the size allows it.
+        let id = spec.id.clone();
+        return Err(Error::Block { id, size, block });
+    }
     let ready = top.map(|top| ReadyTop::new(top, spec, boot)).transpose()?;
     let buffer = usize::try_from(cluster.bytes()).unwrap_or(usize::MAX);
     let for_disk = Arc::clone(&shared);
