@@ -1,5 +1,8 @@
 //! Buffers for requests whose bytes are copied: one pool a thread, of bounded size.
 //!
+//! They come in two sizes: most requests are short, and a pool keeps only so many bytes. With long
+//! ones alone a burst of short requests made, zeroed and freed a MiB for each.
+//!
 //! However many devices there are, a thread lends only so many buffers at a time; who finds none waits.
 //! That is no deadlock: whoever has one asks for no second, and gives it back when its request is done.
 
@@ -11,9 +14,14 @@ use std::task::{Poll, Waker};
 
 use crate::io::{Piece, Pool};
 
+/// Bytes of a short buffer: a cluster of the default size.
+const SHORT: usize = 64 << 10;
+
 /// The buffers of one thread.
 pub(super) struct Buffers {
-    pool: Pool,
+    short: Pool,
+    long: Pool,
+    size: usize,
     free: Cell<usize>,
     waiting: RefCell<VecDeque<Waker>>,
 }
@@ -22,7 +30,9 @@ impl Buffers {
     /// At most `most` buffers of `size` bytes.
     pub(super) fn new(size: usize, most: usize) -> Self {
         Self {
-            pool: Pool::new(size),
+            short: Pool::new(SHORT.min(size)),
+            long: Pool::new(size),
+            size,
             free: Cell::new(most),
             waiting: RefCell::default(),
         }
@@ -39,7 +49,11 @@ impl Buffers {
             Poll::Ready(())
         })
         .await;
-        let whole = self.pool.take();
+        let whole = if len <= SHORT.min(self.size) {
+            self.short.take()
+        } else {
+            self.long.take()
+        };
         if len > whole.len() {
             self.take_back(whole);
             return None;
@@ -53,7 +67,11 @@ impl Buffers {
     }
 
     fn take_back(&self, whole: Piece) {
-        self.pool.give(whole);
+        if whole.len() < self.size {
+            self.short.give(whole);
+        } else {
+            self.long.give(whole);
+        }
         self.free.set(self.free.get() + 1);
         if let Some(waker) = self.waiting.borrow_mut().pop_front() {
             waker.wake();
@@ -89,6 +107,23 @@ mod tests {
     use async_executor::LocalExecutor;
 
     use super::Buffers;
+
+    #[test]
+    fn a_burst_of_short_requests_finds_the_buffers_of_the_one_before() {
+        let buffers = Buffers::new(1 << 20, 64);
+        let burst = || {
+            let lent: Vec<_> = (0..64)
+                .map(|_| crate::io::now(buffers.lend(4096)).unwrap())
+                .collect();
+            let mut places: Vec<_> = lent
+                .iter()
+                .map(|buffer| buffer.with_bytes(<[u8]>::as_ptr))
+                .collect();
+            places.sort_unstable();
+            places
+        };
+        assert_eq!(burst(), burst());
+    }
 
     #[test]
     fn who_finds_none_waits_until_one_is_back() {
