@@ -9,7 +9,7 @@ use ploop_snapshotter::units::ClusterSize;
 use serde_json::json;
 
 use crate::fio::{End, Job, Kind, fill};
-use crate::host::{run, traffic};
+use crate::host::{drop_caches, run, traffic};
 use crate::plan::Plan;
 use crate::ploopd::Ploopd;
 use crate::report::{Report, round};
@@ -104,6 +104,8 @@ fn write(size: &mut Size, plan: &Plan, disk: &Path) -> Result<()> {
     };
     let device = size.ours.layer()?;
     run("sync", &[] as &[&str])?;
+    // Sealed layers are read through the host's cache: what a round before it left there would hide the reads.
+    drop_caches()?;
     let (read, written) = traffic(disk)?;
     let reading = job.run(&device)?;
     let copied = size.ours.stats()?.copied_up_bytes;

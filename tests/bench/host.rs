@@ -91,9 +91,14 @@ impl Process {
     }
 }
 
+/// Empties the kernel's caches of files.
+pub(crate) fn drop_caches() -> Result<()> {
+    write("/proc/sys/vm/drop_caches", "3")
+}
+
 /// Bytes of memory in use by anybody, caches of files aside.
 pub(crate) fn memory_in_use() -> Result<u64> {
-    write("/proc/sys/vm/drop_caches", "3")?;
+    drop_caches()?;
     let text = read("/proc/meminfo")?;
     let kib = |name| kib_of(&text, name);
     Ok(kib("MemTotal")? - kib("MemFree")? - kib("Buffers")? - kib("Cached")?)

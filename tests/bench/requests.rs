@@ -15,6 +15,7 @@ use crate::trace;
 pub(crate) struct Cost {
     pub(crate) enters: f64,
     pub(crate) submissions: f64,
+    pub(crate) workers: f64,
     pub(crate) calls: f64,
 }
 
@@ -38,6 +39,7 @@ pub(crate) fn cost(
     Ok(Cost {
         enters: each(calls.enters),
         submissions: each(calls.submissions),
+        workers: each(calls.workers),
         calls: each(calls.calls),
     })
 }
@@ -58,6 +60,7 @@ pub(crate) fn measure(report: &mut Report, plan: &Plan, subjects: &[Up<'_>]) -> 
                     json!({
                         "io_uring_enter": round(cost.enters),
                         "sqes": round(cost.submissions),
+                        "left_to_workers": round(cost.workers),
                         "system_calls": round(cost.calls),
                     }),
                 );

@@ -12,6 +12,8 @@ use crate::host::{Process, read, run, write};
 const TRACING: &str = "/sys/kernel/tracing";
 const ENTER: &str = "syscalls/sys_enter_io_uring_enter";
 const SUBMIT: &str = "io_uring/io_uring_submit_req";
+/// What the kernel could not do at once and gave to a worker of its own.
+const WORKER: &str = "io_uring/io_uring_queue_async_work";
 const CALL: &str = "raw_syscalls/sys_enter";
 
 /// What a process did between two moments.
@@ -19,6 +21,7 @@ const CALL: &str = "raw_syscalls/sys_enter";
 pub(crate) struct Calls {
     pub(crate) enters: u64,
     pub(crate) submissions: u64,
+    pub(crate) workers: u64,
     /// System calls of any kind.
     pub(crate) calls: u64,
 }
@@ -31,7 +34,7 @@ fn trigger(event: &str) -> PathBuf {
 }
 
 fn switch(word: &str) -> Result<()> {
-    for event in [ENTER, SUBMIT, CALL] {
+    for event in [ENTER, SUBMIT, WORKER, CALL] {
         write(trigger(event), &format!("{word}hist:keys=common_pid"))?;
     }
     Ok(())
@@ -80,6 +83,7 @@ fn count(process: Process, calls: &mut Calls) -> Result<()> {
     };
     calls.enters = of_threads(ENTER)?;
     calls.submissions = of_threads(SUBMIT)?;
+    calls.workers = of_threads(WORKER)?;
     calls.calls = of_threads(CALL)?;
     Ok(())
 }
