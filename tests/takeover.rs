@@ -109,9 +109,12 @@ fn a_killed_server_is_followed_by_one_that_goes_on() {
     for (devices, servers, rounds, bound) in [
         (1, 1, 5, 15_000),
         (50, 1, 2, 20_000),
-        (200, 1, 1, 40_000),
         (200, 4, 1, 30_000),
+        (200, 1, 1, 40_000),
     ] {
+        if devices == 200 && servers == 1 && !long {
+            continue;
+        }
         let longest = stall(devices, servers, Signal::KILL, rounds);
         eprintln!("kill -9: {devices} devices, {servers} servers: the longest wait {longest} ms");
         assert!(longest < bound, "{devices} devices waited {longest} ms");
