@@ -34,8 +34,9 @@ demo: build ## a real containerd on ploop chains, shown step by step (CONTAINERD
 demo-clean: ## what an interrupted demo or suite left
 	@demo/clean
 
-test: ## everything: Rust tests, containerd's conformance suite, real containerds old and new
+test: ## everything: Rust tests, containerd's conformance suite, real containerds old and new, ublk in virtual machines
 	@tests/needs test
+	@tests/needs vm
 	@tests/suites all
 
 conformance: ## containerd's own snapshotter suite: over our socket and through containerd
