@@ -26,10 +26,10 @@ import_images() {
 
 own_disk() {
   step "A disk of its own" "df inside a container: ext4 on a device of the configured size, not the host's disk"
-  run ctr run --rm --snapshotter "$SNAPSHOTTER" "$(name_of busybox)" look df -h / || die "the container did not run"
+  run ctr run --rm --snapshotter "$SNAPSHOTTER" "$(name_of busybox)" look df -hP / || die "the container did not run"
   local size type
   read -r size type < <(ctr run --rm --snapshotter "$SNAPSHOTTER" "$(name_of busybox)" look2 sh -c \
-    'echo $(df -k / | tail -1 | awk "{ print \$2 }") $(grep " / " /proc/mounts | tail -1 | cut -d" " -f3)')
+    'echo $(df -Pk / | tail -1 | awk "{ print \$2 }") $(grep " / " /proc/mounts | tail -1 | cut -d" " -f3)')
   check "the root is an ext4" equal "$type" ext4
   check "of 10 GiB, less what ext4 needs itself" between "$size" $((9 * 1024 * 1024)) $((10 * 1024 * 1024))
 }
