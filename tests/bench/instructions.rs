@@ -23,17 +23,28 @@ use crate::host::run;
 
 const SHORT: u32 = 1000;
 const LONG: u32 = 6000;
+const RUNS: usize = 3;
 
 /// Counts for each depth, in `folder`; `{"1": instructions, ...}`. `preload` is patient.c, made.
 pub(crate) fn count(folder: &Path, preload: &Path) -> Result<Value> {
     let mut found = serde_json::Map::new();
     for depth in DEPTHS {
-        let short = under_callgrind(folder, preload, depth, SHORT)?;
-        let long = under_callgrind(folder, preload, depth, LONG)?;
+        let short = least(folder, preload, depth, SHORT)?;
+        let long = least(folder, preload, depth, LONG)?;
         let each = long.saturating_sub(short) as f64 / f64::from(LONG - SHORT);
         found.insert(depth.to_string(), json!(each));
     }
     Ok(Value::Object(found))
+}
+
+/// When the asking thread comes in between, the disk's thread wakes once more: that only adds, so the
+/// least of several runs is the work itself.
+fn least(folder: &Path, preload: &Path, depth: u32, requests: u32) -> Result<u64> {
+    let mut least = u64::MAX;
+    for _ in 0..RUNS {
+        least = least.min(under_callgrind(folder, preload, depth, requests)?);
+    }
+    Ok(least)
 }
 
 fn under_callgrind(folder: &Path, preload: &Path, depth: u32, requests: u32) -> Result<u64> {
@@ -44,6 +55,7 @@ fn under_callgrind(folder: &Path, preload: &Path, depth: u32, requests: u32) -> 
         format!("LD_PRELOAD={}", preload.display()),
         "valgrind".to_owned(),
         "--tool=callgrind".to_owned(),
+        "--fair-sched=yes".to_owned(),
         // The disk's thread is what a request costs; the asking thread is the test's.
         "--separate-threads=yes".to_owned(),
         format!("--callgrind-out-file={}", out.display()),
