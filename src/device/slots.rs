@@ -1,7 +1,7 @@
 //! Which slots of a thread's ring hold the pages of which device's requests.
 //!
 //! A device takes a run of slots, one for each request that it may have under way. When they run out
-//! (sixteen thousand: five hundred devices a thread), a device goes without and its bytes are copied.
+//! (sixteen thousand: 256 devices a thread), a device goes without and its bytes are copied.
 
 use std::cell::RefCell;
 

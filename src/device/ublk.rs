@@ -30,8 +30,9 @@ use super::shape::{Device, Shape};
 use crate::disk::DiskHandle;
 use crate::ublk::{self, Control, Features, Owner, Params, State, Wish};
 
-/// Requests that a device may have under way.
-const DEPTH: u16 = 32;
+/// Requests that a device may have under way. With 32, a client that keeps 32 under way was a fifth
+/// slower than with 64: no answer could meet a new request. It costs some 50 KB of the kernel's memory.
+const DEPTH: u16 = 64;
 /// The longest request where bytes are copied: a longer copy would keep the neighbours waiting.
 const LONGEST_COPIED: u32 = 256 << 10;
 /// How long a shard may take to begin or end a line.
