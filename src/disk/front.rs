@@ -14,7 +14,7 @@ use crate::units::ByteRange;
 
 /// Something that takes requests for a disk on the disk's own thread.
 pub trait Front: Send {
-    /// Begins. It must not block; what takes longer is a task ([`Local::spawn`]).
+    /// Begins. It must not block; what takes longer is a task ([`Local::spawner`]).
     ///
     /// The disk is closed only after every [`Local`] of it was dropped.
     fn begin(self: Box<Self>, disk: Local);
@@ -41,13 +41,6 @@ impl Local {
     /// What the request's owner should hear.
     pub async fn serve(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
         self.resident.serve(op, range, piece).await
-    }
-
-    /// Runs a task on the disk's thread.
-    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        if let Some(executor) = self.executor.upgrade() {
-            executor.spawn(task);
-        }
     }
 
     /// Where tasks of this thread run.

@@ -266,14 +266,6 @@ impl Control {
         self.plain("TRY_STOP_DEV", uapi::UBLK_U_CMD_TRY_STOP_DEV, id, 0)
     }
 
-    /// Forgets a stopped device; returns when nobody has it open any more.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn delete(&self, id: u32) -> Result<(), Error> {
-        self.plain("DEL_DEV", uapi::UBLK_U_CMD_DEL_DEV, id, 0)
-    }
-
     /// Forgets a stopped device as soon as nobody has it open any more, and does not wait for that.
     ///
     /// # Errors
