@@ -3,6 +3,7 @@
 //! The rooms, floor by floor. Arrows run down only: a room may use rooms of the floors above it in
 //! this list, as the table in `tests/architecture.rs` says.
 
+pub mod failpoint;
 pub mod program;
 pub mod proto;
 pub mod seat;

@@ -28,6 +28,7 @@ use super::lanes::{Begin, LONGEST};
 use super::mounts::is_mounted;
 use super::shape::{Device, Shape};
 use crate::disk::DiskHandle;
+use crate::failpoint::pass;
 use crate::ublk::{self, Control, Features, Owner, Params, State, Wish};
 
 /// Requests that a device may have under way. With 32, a client that keeps 32 under way was a fifth
@@ -215,7 +216,9 @@ impl Ublk {
     ) -> Result<Device, Error> {
         let path = block_path(number);
         let (granted, depth) = self.claim(number)?;
+        pass("recovery-begun");
         let ended = self.begin(number, granted, depth, disk)?;
+        pass("recovery-fetched");
         self.control.end_recovery(number)?;
         let device = device(number)?;
         let bound = Bound {

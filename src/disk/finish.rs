@@ -3,6 +3,7 @@
 use super::Error;
 use super::place::Writable;
 use super::serve::Disk;
+use crate::failpoint::pass;
 use crate::image::{Seal, ploop};
 use crate::io::File;
 
@@ -33,10 +34,12 @@ impl<F: File> Disk<F> {
             id: id.clone(),
             source: errno.into(),
         })?;
+        pass("close-flushed");
         let done = close_image(writable).await.map_err(|source| Error::Image {
             id: id.clone(),
             source,
         })?;
+        pass("close-closed");
         if let Some(pending) = writable.pending.borrow_mut().take()
             && let Err(error) = pending.remove()
         {

@@ -19,6 +19,7 @@ use super::place::Writable;
 use super::request::Errno;
 use super::serve::Disk;
 use super::shared::Shared;
+use crate::failpoint::pass;
 use crate::image;
 use crate::image::ploop::{page_of, write_index_page};
 use crate::io::File;
@@ -128,6 +129,7 @@ impl<F: File> Disk<F> {
                 .await
                 .map_err(|error| broken("sync of data", &error))?;
         }
+        pass("flush-data-synced");
         if !round.is_empty() {
             let written = self.write_index(writable, &mut round).await;
             if let Err(Unfinished::Full) = written {
@@ -135,11 +137,13 @@ impl<F: File> Disk<F> {
                 return written;
             }
             written?;
+            pass("flush-index-written");
             writable
                 .file
                 .sync()
                 .await
                 .map_err(|error| broken("sync of the index", &error))?;
+            pass("flush-index-synced");
             if let Some(pending) = writable.pending.borrow_mut().as_mut() {
                 for cluster in &round {
                     pending.settle(*cluster);

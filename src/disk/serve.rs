@@ -18,6 +18,7 @@ use super::place::Writable;
 use super::request::{Errno, Op, admit, errno_of};
 use super::shared::Shared;
 use crate::chain::{Base, Source, Step, Top, View};
+use crate::failpoint::pass;
 use crate::io::{File, Piece, Pool};
 use crate::units::ByteRange;
 
@@ -138,6 +139,7 @@ impl<F: File> Disk<F> {
                     let data = part(piece, range, run);
                     self.hold(|| writable.file.write_at(offset, data.clone()))
                         .await?;
+                    pass("fresh-written");
                     kept = kept.and(reservation.publish());
                     run
                 }
@@ -238,6 +240,7 @@ impl<F: File> Disk<F> {
         let buffer = Lent::new(&self.pool);
         let below = self.look(|view| view.run(whole));
         self.fill(below, buffer.clone()).await?;
+        pass("copy-up-read");
         let at = usize::try_from(within).map_err(|_| Errno::INVAL)?;
         let copied = match data {
             Some(data) => buffer.copy_from_piece(at, data),
@@ -254,9 +257,12 @@ impl<F: File> Disk<F> {
         let offset = reservation.offset(whole.start);
         self.hold(|| writable.file.write_at(offset, buffer.clone()))
             .await?;
+        pass("copy-up-written");
         self.shared.counters.copied_up_clusters.add(1);
         self.shared.counters.copied_up_bytes.add(size.bytes());
-        Ok(reservation.publish())
+        let kept = reservation.publish();
+        pass("copy-up-published");
+        Ok(kept)
     }
 }
 

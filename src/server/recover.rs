@@ -19,6 +19,7 @@ use super::serve::{Server, blocking};
 use super::wanted::Wanted;
 use crate::device::Leftovers;
 use crate::disk::DiskHandle;
+use crate::failpoint::pass;
 
 /// How long a dead server's process may hold its files locked.
 const RELEASE: Duration = Duration::from_secs(60);
@@ -130,6 +131,7 @@ impl Server {
             }
             Err(error) => return Err(error),
         };
+        pass("recovery-ended");
         tracing::info!(
             disk = %wanted.id, device = %device.path.display(), took = ?begun.elapsed(), "taken over"
         );

@@ -21,6 +21,7 @@ use super::turns::Turns;
 use super::wanted::Wanted;
 use crate::device::Devices;
 use crate::disk::{DiskHandle, Shards, Spec};
+use crate::failpoint::pass;
 use crate::image;
 use crate::seat::Name;
 
@@ -117,8 +118,10 @@ impl Server {
                     disk,
                     device,
                 });
+                pass("attach-started");
                 self.registry.insert(Arc::clone(&served));
                 self.write_account().await;
+                pass("attach-written");
                 Ok(served)
             }
             Err(error) => {
@@ -130,6 +133,7 @@ impl Server {
 
     async fn open(&self, wanted: &Wanted) -> Result<(DiskHandle, crate::device::Device), Error> {
         let disk = self.shards.open(self.spec(wanted)).await?;
+        pass("attach-opened");
         let devices = Arc::clone(&self.devices);
         let registry = Arc::clone(&self.registry);
         let aliases = Arc::clone(&self.aliases);
@@ -138,6 +142,7 @@ impl Server {
             // Written down first: if this process dies now, the next one knows what the device is.
             let tell = |number| {
                 let noted = registry.promise(&promised, number);
+                pass("attach-noted");
                 noted
                     .inspect_err(|error| tracing::error!(%error, "a device cannot be noted"))
                     .is_ok()
@@ -238,11 +243,14 @@ impl Server {
             })
         })
         .await??;
+        pass("detach-device-gone");
         // From here on there is no way back: whatever the close says, the disk is not served any more.
         let closed = served.disk.close(seal).await;
+        pass("detach-closed");
         self.registry.remove(&id);
         self.claims.release(&id);
         self.write_account().await;
+        pass("detach-written");
         self.gone.notify_waiters();
         let Some(seal) = closed? else {
             return Ok(None);

@@ -1,7 +1,9 @@
-//! Places where a test may pull the plug. In life they are nothing.
+//! Places where a test may pull the plug, or kill the process. In life they are nothing.
 
 #[cfg(test)]
 use std::sync::Arc;
+
+use crate::failpoint;
 
 /// Every act passes named places between its steps.
 #[derive(Clone, Debug, Default)]
@@ -12,11 +14,12 @@ pub(super) struct Steps {
 
 impl Steps {
     /// An act has come to this place. Never returns where a test has pulled the plug.
-    pub(super) async fn pass(&self, _place: &'static str) {
+    pub(super) async fn pass(&self, place: &'static str) {
         #[cfg(test)]
         if let Some(plug) = &self.plug {
-            plug.pass(_place).await;
+            plug.pass(place).await;
         }
+        failpoint::pass(place);
     }
 }
 

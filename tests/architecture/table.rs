@@ -12,6 +12,8 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 
 /// A row may name only earlier rows: so the graph has no circle.
 pub(super) const ROOMS: &[Room] = &[
+    // Where a test may kill a process: nothing at all in a release build.
+    room("failpoint", &[]),
     room("proto", &[]),
     // Which build a file holds: who runs a disk server and who starts one must mean the same.
     room("program", &[]),
@@ -30,14 +32,23 @@ pub(super) const ROOMS: &[Room] = &[
     room("ublk", &["units", "io"]),
     room("chain", &["units", "io", "image"]),
     // `image`: a disk writes its top's index pages, and hands back the seal of its image.
-    room("disk", &["units", "io", "image", "chain"]),
+    room("disk", &["failpoint", "units", "io", "image", "chain"]),
     // `units`, `io`: a request carries a piece of memory and a range.
-    room("device", &["units", "io", "ublk", "disk"]),
+    room("device", &["failpoint", "units", "io", "ublk", "disk"]),
     // `image`: the words for a delta's format and seal, which the wire carries.
     room(
         "server",
         &[
-            "proto", "program", "seat", "socket", "units", "observe", "image", "chain", "disk",
+            "failpoint",
+            "proto",
+            "program",
+            "seat",
+            "socket",
+            "units",
+            "observe",
+            "image",
+            "chain",
+            "disk",
             "device",
         ],
     ),
@@ -45,7 +56,7 @@ pub(super) const ROOMS: &[Room] = &[
     // `io`: an image is made on an open file, and somebody has to open it.
     room(
         "snapshot",
-        &["units", "ext4", "store", "io", "image", "link"],
+        &["failpoint", "units", "ext4", "store", "io", "image", "link"],
     ),
     room(
         "service",
