@@ -4,6 +4,7 @@
 //! this list, as the table in `tests/architecture.rs` says.
 
 pub mod failpoint;
+pub mod lock;
 pub mod program;
 pub mod proto;
 pub mod seat;

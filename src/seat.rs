@@ -16,12 +16,12 @@
 //! no name sits there.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::fs::{FlockOperation, flock};
+use crate::lock::{self, Answer, Failed};
 
 const SERVERS: &str = "servers";
 /// What may lie in a seat that nobody sits in; never the seat's mounts.
@@ -171,18 +171,12 @@ impl Seat {
     /// # Errors
     /// If the host refuses.
     pub fn clear(&self) -> io::Result<bool> {
-        let lock = match File::options().write(true).open(self.lock()) {
-            Ok(lock) => Some(lock),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+        let _lock = match lock::keep_out(&self.lock()) {
+            Ok(Answer::Ours(lock)) => Some(lock),
+            Ok(Answer::Theirs(_)) => return Ok(false),
+            Err(Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(Failed { source, .. }) => return Err(source),
         };
-        if let Some(lock) = &lock {
-            match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
         let folder = self.folder();
         for name in FILES {
             gone(fs::remove_file(folder.join(name)))?;

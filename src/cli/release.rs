@@ -8,15 +8,14 @@
 //! The rule: a device is touched only while we hold the lock of the server's seat, so no living server
 //! has it and none can come meanwhile.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 
 use anyhow::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
 
 use super::output;
 use super::verdict::Verdict;
 use crate::config::Config;
+use crate::lock::{self, Answer, Failed};
 use crate::seat::Seat;
 use crate::ublk::{self, Control, Info, Owner};
 
@@ -84,31 +83,23 @@ fn devices() -> Result<Vec<Info>> {
 fn release_seat(seat: &Seat, devices: &[&Info], dry: bool, done: &mut Done) -> Result<()> {
     let name = seat.name();
     let lock_path = seat.lock();
-    let mut lock = match File::options().read(true).write(true).open(&lock_path) {
-        Ok(lock) => lock,
-        // Nobody ever sat there: nothing can be its.
-        Err(_) if devices.is_empty() => return Ok(()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot open {}", lock_path.display()));
-        }
-    };
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            let _ = lock.read_to_string(&mut pid);
+    // A server that was killed keeps its lock until the kernel has taken its devices from it.
+    let _lock = match lock::patiently(|| lock::keep_out(&lock_path)) {
+        Ok(Answer::Ours(lock)) => lock,
+        Ok(Answer::Theirs(holder)) => {
             output::line(&format!(
-                "server {name}: ploopd lives (process {}), its {} devices are left to it",
-                pid.trim(),
+                "server {name}: ploopd lives ({holder}), its {} devices are left to it",
                 devices.len()
             ));
             done.refused += 1;
             return Ok(());
         }
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot lock {}", lock_path.display()));
+        // Nobody ever sat there: nothing can be its.
+        Err(_) if devices.is_empty() => return Ok(()),
+        Err(Failed { act, source }) => {
+            return Err(source).with_context(|| format!("cannot {act} {}", lock_path.display()));
         }
-    }
+    };
     if devices.is_empty() {
         output::line(&format!("server {name}: dead, and has no ublk device"));
         return Ok(());

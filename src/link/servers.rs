@@ -4,16 +4,14 @@
 //! takes its devices over. So a call to one of its disks waits for it, for a bounded time; a new disk
 //! goes to another server at once.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::future::Future;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use rustix::fs::{FlockOperation, flock};
 use tokio::task::JoinHandle;
 
 use super::disk::{Delta, Detached, Disk, DiskStats, Hello};
@@ -22,6 +20,7 @@ use super::error::{Error, Kind};
 use super::fleet::Fleet;
 use super::server::Server;
 use super::start::StartOptions;
+use crate::lock::{self, Answer, Failed, Lock};
 use crate::seat::Name;
 
 /// How often an absent server is tried again.
@@ -68,7 +67,7 @@ pub struct Servers {
     limits: Limits,
     started: bool,
     /// Two who look after the same servers would start each twice. Held as long as we live.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Drop for Servers {
@@ -390,7 +389,7 @@ fn not_served(call: &'static str, id: &str) -> Error {
 }
 
 /// The run directory's servers are looked after by whoever holds this lock.
-async fn claim(run: &Path) -> Result<File, Error> {
+async fn claim(run: &Path) -> Result<Lock, Error> {
     let path = run.join("servers.lock");
     let failed = |act| {
         let path = path.clone();
@@ -398,38 +397,18 @@ async fn claim(run: &Path) -> Result<File, Error> {
     };
     let folder = DirBuilder::new().recursive(true).mode(0o700).create(run);
     folder.map_err(failed("make the folder of"))?;
-    let mut lock = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed("open"))?;
     let begun = Instant::now();
     loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => break,
-            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => {
+        match lock::take(&path) {
+            Ok(Answer::Ours(lock)) => return Ok(lock),
+            Ok(Answer::Theirs(_)) if begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(AGAIN).await;
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                let read = lock.read_to_string(&mut text);
-                let who = match (read, text.trim()) {
-                    (Ok(_), pid) if !pid.is_empty() => format!("process {pid}"),
-                    _ => "unknown".to_owned(),
-                };
-                let run = run.to_owned();
+            Ok(Answer::Theirs(holder)) => {
+                let (run, who) = (run.to_owned(), holder.to_string());
                 return Err(Error::Taken { run, who });
             }
-            Err(error) => return Err(failed("lock")(error.into())),
+            Err(Failed { act, source }) => return Err(failed(act)(source)),
         }
     }
-    let written = lock
-        .set_len(0)
-        .and_then(|()| lock.seek(SeekFrom::Start(0)))
-        .and_then(|_| writeln!(lock, "{}", std::process::id()));
-    written.map_err(failed("write"))?;
-    Ok(lock)
 }

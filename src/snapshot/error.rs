@@ -172,12 +172,12 @@ pub enum Error {
     },
     /// Another daemon has the root.
     #[error(
-        "{root} is in use by another ploop-snapshotter (process {owner}): stop it, or choose another root"
+        "{root} is in use by another ploop-snapshotter ({owner}): stop it, or choose another root"
     )]
     RootTaken {
         /// The root.
         root: PathBuf,
-        /// Its process number, as it wrote it down.
+        /// What its lock says about the holder.
         owner: String,
     },
     /// The disk servers have disks of another root, under ids that are ours to give.

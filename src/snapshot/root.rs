@@ -1,21 +1,22 @@
 //! The root directory: ours alone, and on a file system that can do what we need.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::OFlags;
 
 use super::Error;
 use super::paths::{Found, Paths, found};
 use crate::io::{Direct, File as _, Piece, now};
+use crate::lock::{self, Answer, Failed, Lock};
 use crate::units::ByteRange;
 
 /// The root is ours until this is dropped.
 #[derive(Debug)]
 pub(super) struct RootLock {
-    _file: File,
+    _lock: Lock,
 }
 
 /// Makes the directories and takes the lock.
@@ -28,30 +29,14 @@ pub(super) fn claim(paths: &Paths) -> Result<RootLock, Error> {
             .map_err(Error::file("make the directory", dir))?;
     }
     let path = paths.lock();
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Error::file("open", &path))?;
-    if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if error != rustix::io::Errno::WOULDBLOCK {
-            return Err(Error::file("lock", &path)(error.into()));
-        }
-        let mut owner = String::new();
-        // Only for the message: whoever has the lock may be about to write its number.
-        let _ = file.read_to_string(&mut owner);
-        return Err(Error::RootTaken {
+    match lock::patiently(|| lock::take(&path)) {
+        Ok(Answer::Ours(lock)) => Ok(RootLock { _lock: lock }),
+        Ok(Answer::Theirs(holder)) => Err(Error::RootTaken {
             root: paths.root().to_owned(),
-            owner: owner.trim().to_owned(),
-        });
+            owner: holder.to_string(),
+        }),
+        Err(Failed { act, source }) => Err(Error::file(act, &path)(source)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(Error::file("write", &path))?;
-    Ok(RootLock { _file: file })
 }
 
 /// An empty store beside deltas that it should name means that the store was lost, not that the deltas

@@ -14,11 +14,13 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 pub(super) const ROOMS: &[Room] = &[
     // Where a test may kill a process: nothing at all in a release build.
     room("failpoint", &[]),
+    // Who has a lock file, and whether that one is ending: daemons, clients and tools must agree on it.
+    room("lock", &[]),
     room("proto", &[]),
     // Which build a file holds: who runs a disk server and who starts one must mean the same.
     room("program", &[]),
     // Where a disk server sits: the server, its client and the tools look at the same files.
-    room("seat", &[]),
+    room("seat", &["lock"]),
     // How a unix socket is made and guarded: every daemon and every door needs the same care.
     room("socket", &[]),
     room("units", &[]),
@@ -34,12 +36,16 @@ pub(super) const ROOMS: &[Room] = &[
     // `image`: a disk writes its top's index pages, and hands back the seal of its image.
     room("disk", &["failpoint", "units", "io", "image", "chain"]),
     // `units`, `io`: a request carries a piece of memory and a range.
-    room("device", &["failpoint", "units", "io", "ublk", "disk"]),
+    room(
+        "device",
+        &["failpoint", "units", "io", "ublk", "disk"],
+    ),
     // `image`: the words for a delta's format and seal, which the wire carries.
     room(
         "server",
         &[
             "failpoint",
+            "lock",
             "proto",
             "program",
             "seat",
@@ -52,11 +58,20 @@ pub(super) const ROOMS: &[Room] = &[
             "device",
         ],
     ),
-    room("link", &["proto", "program", "seat", "units"]),
+    room("link", &["lock", "proto", "program", "seat", "units"]),
     // `io`: an image is made on an open file, and somebody has to open it.
     room(
         "snapshot",
-        &["failpoint", "units", "ext4", "store", "io", "image", "link"],
+        &[
+            "failpoint",
+            "lock",
+            "units",
+            "ext4",
+            "store",
+            "io",
+            "image",
+            "link",
+        ],
     ),
     room(
         "service",
@@ -74,8 +89,8 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "cli",
         &[
-            "proto", "seat", "units", "ext4", "format", "io", "image", "ublk", "chain", "link",
-            "config",
+            "lock", "proto", "seat", "units", "ext4", "format", "io", "image", "ublk", "chain",
+            "link", "config",
         ],
     ),
     room(
