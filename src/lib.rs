@@ -5,6 +5,7 @@
 
 pub mod failpoint;
 pub mod lock;
+pub mod node;
 pub mod program;
 pub mod proto;
 pub mod seat;

@@ -11,19 +11,19 @@
 
 use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, NoArg, Opcode, Setter, ioctl};
 
 use super::error::{Error, kernel};
 use super::shape::Shape;
+use crate::node::{self, Number};
 
 const SET_STATUS64: Opcode = 0x4C04;
 const GET_STATUS64: Opcode = 0x4C05;
@@ -112,10 +112,8 @@ unsafe impl Ioctl for GetFree {
 pub(super) struct Loop {
     /// `/dev/loopN`.
     pub(super) path: PathBuf,
-    /// The node's major number.
-    pub(super) major: u32,
-    /// The node's minor number.
-    pub(super) minor: u32,
+    /// The node's number.
+    pub(super) node: Number,
     number: u32,
     backing: PathBuf,
 }
@@ -162,20 +160,10 @@ impl Loop {
 
     fn numbered(number: u32, backing: &Path) -> Result<Self, Error> {
         let sysfs = PathBuf::from(format!("/sys/block/loop{number}/dev"));
-        let numbers = fs::read_to_string(&sysfs).map_err(kernel("read", &sysfs))?;
-        let parsed = numbers
-            .trim()
-            .split_once(':')
-            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-        let Some((major, minor)) = parsed else {
-            return Err(kernel("understand", &sysfs)(io::Error::from(
-                io::ErrorKind::InvalidData,
-            )));
-        };
+        let node = Number::read(&sysfs).map_err(kernel("read", &sysfs))?;
         Ok(Self {
             path: PathBuf::from(format!("/dev/loop{number}")),
-            major,
-            minor,
+            node,
             number,
             backing: backing.to_owned(),
         })
@@ -193,12 +181,8 @@ impl Loop {
         };
         match open() {
             Err(Errno::NOENT) => {
-                let mode = Mode::from_raw_mode(0o600);
-                let numbers = makedev(self.major, self.minor);
-                match mknodat(CWD, &self.path, FileType::BlockDevice, mode, numbers) {
-                    Ok(()) | Err(Errno::EXIST) => open(),
-                    Err(error) => Err(error),
-                }
+                node::make(&self.path, FileType::BlockDevice, self.node)?;
+                open()
             }
             answer => answer,
         }

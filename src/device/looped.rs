@@ -60,8 +60,8 @@ impl Looped {
         };
         let device = Device {
             path: bound.path.clone(),
-            major: bound.major,
-            minor: bound.minor,
+            major: bound.node.major,
+            minor: bound.node.minor,
             number: None,
         };
         self.lock().insert(name.to_owned(), bound);

@@ -12,7 +12,6 @@
 //! is dirty in the device's page cache.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
@@ -20,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::error::{Error, kernel};
@@ -29,6 +28,7 @@ use super::mounts::is_mounted;
 use super::shape::{Device, Shape};
 use crate::disk::DiskHandle;
 use crate::failpoint::pass;
+use crate::node::{self, Number};
 use crate::ublk::{self, Control, Features, Owner, Params, State, Wish};
 
 /// Requests that a device may have under way. With 32, a client that keeps 32 under way was a fifth
@@ -353,29 +353,14 @@ fn sysfs(number: u32) -> PathBuf {
 fn device(number: u32) -> Result<Device, Error> {
     let path = block_path(number);
     let file = sysfs(number).join("dev");
-    let text = fs::read_to_string(&file).map_err(kernel("read", &file))?;
-    let (major, minor) = text
-        .trim()
-        .split_once(':')
-        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
-        .ok_or_else(|| kernel("understand", &file)(io::Error::from(io::ErrorKind::InvalidData)))?;
+    let numbers = Number::read(&file).map_err(kernel("read", &file))?;
     if !path.exists() {
-        let mode = Mode::from_raw_mode(0o600);
-        match mknodat(
-            CWD,
-            &path,
-            FileType::BlockDevice,
-            mode,
-            makedev(major, minor),
-        ) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(kernel("make", &path)(error)),
-        }
+        node::make(&path, FileType::BlockDevice, numbers).map_err(kernel("make", &path))?;
     }
     Ok(Device {
         path,
-        major,
-        minor,
+        major: numbers.major,
+        minor: numbers.minor,
         number: Some(number),
     })
 }

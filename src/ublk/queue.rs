@@ -7,7 +7,7 @@
 //! never waits for a disk.
 #![expect(unsafe_code, reason = "the kernel's table of requests is mapped")]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -15,12 +15,13 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fs::FileType;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::error::Error;
 use super::uapi;
 use crate::io::{Command, Inbox, Piece, Ring};
+use crate::node::{self, Number};
 use crate::units::ByteRange;
 
 /// A request's number on its device.
@@ -79,19 +80,11 @@ pub fn open(id: u32) -> Result<File, Error> {
     let open = || OpenOptions::new().read(true).write(true).open(&path);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let numbers = fs::read_to_string(format!("/sys/class/ublk-char/ublkc{id}/dev"))
-                .map_err(failed("find the number of"))?;
-            let (major, minor) = numbers
-                .trim()
-                .split_once(':')
-                .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
-                .ok_or_else(|| failed("find the number of")(io::ErrorKind::InvalidData.into()))?;
-            let mode = Mode::from_raw_mode(0o600);
-            let number = makedev(major, minor);
-            match mknodat(CWD, &path, FileType::CharacterDevice, mode, number) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => open().map_err(failed("open")),
-                Err(error) => Err(failed("make")(error.into())),
-            }
+            let file = PathBuf::from(format!("/sys/class/ublk-char/ublkc{id}/dev"));
+            let number = Number::read(&file).map_err(failed("find the number of"))?;
+            node::make(&path, FileType::CharacterDevice, number)
+                .map_err(|error| failed("make")(error.into()))?;
+            open().map_err(failed("open"))
         }
         answer => answer.map_err(failed("open")),
     }

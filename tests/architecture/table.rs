@@ -16,6 +16,8 @@ pub(super) const ROOMS: &[Room] = &[
     room("failpoint", &[]),
     // Who has a lock file, and whether that one is ending: daemons, clients and tools must agree on it.
     room("lock", &[]),
+    // A device's number and node, whichever driver's.
+    room("node", &[]),
     room("proto", &[]),
     // Which build a file holds: who runs a disk server and who starts one must mean the same.
     room("program", &[]),
@@ -31,14 +33,14 @@ pub(super) const ROOMS: &[Room] = &[
     room("observe", &["socket", "units"]),
     room("image", &["units", "format", "io"]),
     // `units`: a request's range.
-    room("ublk", &["units", "io"]),
+    room("ublk", &["node", "units", "io"]),
     room("chain", &["units", "io", "image"]),
     // `image`: a disk writes its top's index pages, and hands back the seal of its image.
     room("disk", &["failpoint", "units", "io", "image", "chain"]),
     // `units`, `io`: a request carries a piece of memory and a range.
     room(
         "device",
-        &["failpoint", "units", "io", "ublk", "disk"],
+        &["failpoint", "node", "units", "io", "ublk", "disk"],
     ),
     // `image`: the words for a delta's format and seal, which the wire carries.
     room(
