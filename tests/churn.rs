@@ -37,6 +37,28 @@ fn verifying_fio(disk: &Disk, seconds: usize) -> Child {
         .unwrap()
 }
 
+/// What the driver was loaded with is no bound for a disk server: it asks for more at its start.
+#[test]
+#[ignore = "needs a kernel with ublk: make vm-test"]
+fn a_server_may_have_more_devices_than_the_driver_was_told() {
+    let before = ublk::limit().expect("this test is about ublk");
+    fs::write(ublk::LIMIT, "2").unwrap();
+    let server = Ploopd::start();
+    assert_eq!(ublk::limit(), Some(ublk::ENOUGH), "{before} before");
+    assert!(
+        server.log().contains("raised ublks_max"),
+        "{}",
+        server.log()
+    );
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        server.attach(name, &[server.delta(name, MIB)]).unwrap();
+    }
+    for name in names {
+        assert!(server.detach(name).unwrap());
+    }
+}
+
 #[test]
 #[ignore = "needs a kernel with ublk: make vm-test"]
 fn a_thousand_devices_come_and_go_beside_two_that_work() {

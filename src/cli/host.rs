@@ -107,21 +107,23 @@ pub(super) fn why_no_ublk(error: &ublk::Error) -> (String, String) {
     ("this kernel has none".to_owned(), advice.to_owned())
 }
 
-/// How many devices the driver allows.
+/// How many devices the driver allows, whoever makes them: on some kernels up to 6.14.
 pub(super) fn ublks_max() -> Row {
     let row = Row::new(
         "ublks_max",
-        "up to Linux 6.14, Prepare fails with that many disks",
+        "on some kernels up to 6.14, Prepare fails with that many disks",
     );
-    match read("/sys/module/ublk_drv/parameters/ublks_max") {
-        Some(text) => match text.parse::<u64>() {
-            Ok(number) if number < 1024 => row.bad(
-                State::Less,
-                text,
-                "deploy/modprobe.conf, or write 1024 to /sys/module/ublk_drv/parameters/ublks_max",
-            ),
-            _ => row.good(text),
-        },
+    match ublk::limit() {
+        Some(number) if number < ublk::ENOUGH => {
+            let writable = File::options().write(true).open(ublk::LIMIT).is_ok();
+            let advice = if writable {
+                "nothing: ploopd raises it at its start"
+            } else {
+                "load ublk_drv with a higher one: deploy/modprobe.conf (Linux 6.7 lets ploopd raise it)"
+            };
+            row.bad(State::Less, number.to_string(), advice)
+        }
+        Some(number) => row.good(number.to_string()),
         None => row.good("no such limit"),
     }
 }

@@ -29,7 +29,7 @@ use super::shape::{Device, Shape};
 use crate::disk::DiskHandle;
 use crate::failpoint::pass;
 use crate::node::{self, Number};
-use crate::ublk::{self, Control, Features, Owner, Params, State, Wish};
+use crate::ublk::{self, Control, Features, Limit, Owner, Params, State, Wish};
 
 /// Requests that a device may have under way. With 32, a client that keeps 32 under way was a fifth
 /// slower than with 64: no answer could meet a new request. It costs some 50 KB of the kernel's memory.
@@ -72,6 +72,7 @@ impl Ublk {
         let control = Control::open()?;
         let features = control.features()?;
         features.suffice()?;
+        say(ublk::raise_limit());
         Ok(Self {
             control,
             features,
@@ -334,6 +335,19 @@ impl Ublk {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Bound>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says what became of the limit of devices.
+fn say(limit: Limit) {
+    match limit {
+        Limit::Stands => {}
+        Limit::Raised(from) => tracing::info!(from, to = ublk::ENOUGH, "raised ublks_max"),
+        Limit::Low(devices, error) => tracing::warn!(
+            devices, %error,
+            "cannot raise ublks_max: on some kernels up to 6.14 there can be no more devices than that; load \
+             ublk_drv with a higher one (deploy/modprobe.conf)"
+        ),
     }
 }
 

@@ -32,7 +32,8 @@ pub enum Error {
     },
     /// The limit of devices is reached.
     #[error(
-        "the kernel allows no more ublk devices: raise /sys/module/ublk_drv/parameters/ublks_max"
+        "the kernel allows no more ublk devices: raise /sys/module/ublk_drv/parameters/ublks_max, or load \
+         ublk_drv with a higher one (deploy/modprobe.conf)"
     )]
     NoneFree,
     /// The kernel refused a command.

@@ -21,6 +21,7 @@
 mod control;
 mod error;
 mod features;
+mod limit;
 mod owner;
 mod params;
 mod queue;
@@ -29,6 +30,7 @@ mod uapi;
 pub use control::{Added, Control, Info, State, Wish};
 pub use error::Error;
 pub use features::{Features, probe};
+pub use limit::{ENOUGH, LIMIT, Limit, limit, raise_limit};
 pub use owner::{Owner, list};
 pub use params::Params;
 pub use queue::{Op, Queue, Request, Slot, Tag, open};
