@@ -284,6 +284,15 @@ impl Ublk {
     }
 
     /// Stops a device, or says who is in the way.
+    ///
+    /// How often a block device is open, only the kernel knows, and before TRY_STOP_DEV (7.0) it tells
+    /// nobody. What was looked at for older ones, and why it is no answer: an exclusive open (the
+    /// caller's look) meets mounts, swap, device mapper and everybody else who is exclusive, not a plain
+    /// opener; `holders` in sysfs names stacked devices alone; BLKRRPART counts open partitions; leases
+    /// are for regular files; inotify hears of opens through one node, and a container has nodes of its
+    /// own; a walk through /proc/*/fd costs every descriptor of the machine, sees one pid namespace, and
+    /// misses who opens a moment later. So there a plain opener loses the device, and gets I/O errors:
+    /// that is a reader of a disk that nobody mounts, and never a container.
     fn stop(&self, number: u32, device: &Device) -> Result<(), Error> {
         let busy = || Error::Busy {
             device: device.path.clone(),
