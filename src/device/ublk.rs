@@ -12,6 +12,7 @@
 //! is dirty in the device's page cache.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
@@ -178,7 +179,7 @@ impl Ublk {
         depth: u16,
         disk: &DiskHandle,
     ) -> Result<Receiver<()>, Error> {
-        let node = ublk::open(number)?;
+        let node = open_when_free(number)?;
         let (begun, answer) = sync_channel(1);
         let (ended, end) = channel();
         disk.stand_before(Box::new(Begin {
@@ -247,6 +248,11 @@ impl Ublk {
             match self.control.begin_recovery(number) {
                 Ok(()) => return Ok((info.granted, info.depth)),
                 Err(error) if error.is(Errno::BUSY) && Instant::now() < deadline => sleep(PAUSE),
+                // 6.12 begins a take-over once: the server that did died before it had fetched anything.
+                // Where it stopped we go on.
+                Err(error) if error.is(Errno::INVAL) && info.state == State::Quiesced => {
+                    return Ok((info.granted, info.depth));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -357,6 +363,17 @@ fn say(limit: Limit) {
             "cannot raise ublks_max: on some kernels up to 6.14 there can be no more devices than that; load \
              ublk_drv with a higher one (deploy/modprobe.conf)"
         ),
+    }
+}
+
+/// Opens a device's queue; a server that died while it took the device over may still have it open.
+fn open_when_free(number: u32) -> Result<File, ublk::Error> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ublk::open(number) {
+            Err(error) if error.is(Errno::BUSY) && Instant::now() < deadline => sleep(PAUSE),
+            answer => return answer,
+        }
     }
 }
 
