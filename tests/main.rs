@@ -9,6 +9,9 @@ mod cli;
 mod conformance;
 mod disk_server;
 mod disk_servers;
+// A release build has no failpoints.
+#[cfg(debug_assertions)]
+mod failpoints;
 mod golden;
 mod host_blocks;
 mod host_full;

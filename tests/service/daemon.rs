@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ impl Place {
             dir: tempfile::tempdir().unwrap(),
         };
         place.configure("config.toml", "root", "run", options);
+        std::fs::create_dir(place.path("failpoints")).unwrap();
         place
     }
 
@@ -76,6 +78,7 @@ impl Place {
         let mut child = Command::new(BINARY)
             .arg("--config")
             .arg(self.path("config.toml"))
+            .env("PLOOP_FAILPOINTS", self.path("failpoints"))
             .stderr(log)
             .spawn()
             .unwrap();
@@ -84,6 +87,16 @@ impl Place {
             self.http("/readyz").ends_with("\r\n\r\nready\n")
         });
         Daemon { child }
+    }
+
+    /// Whoever comes to this step next dies there (a release build does not).
+    pub(super) fn arm(&self, step: &str) {
+        std::fs::write(self.path("failpoints").join(step), "").unwrap();
+    }
+
+    /// Has somebody died there?
+    pub(super) fn reached(&self, step: &str) -> bool {
+        !self.path("failpoints").join(step).exists()
     }
 
     pub(super) async fn client(&self) -> Client {
@@ -147,6 +160,16 @@ impl Daemon {
     /// Sends a signal and waits for the end.
     pub(super) fn end(mut self, signal: Signal) -> ExitStatus {
         self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits until it has died by itself.
+    pub(super) fn died(mut self) {
+        let status = self.wait();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
+    }
+
+    fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         until("the daemon ends", || {
             status = self.child.try_wait().unwrap();

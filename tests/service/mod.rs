@@ -1,10 +1,13 @@
 //! containerd's snapshots service over a real socket, asked by the generated client.
 //!
 //! `door` puts a double behind it, which hangs and fails as it is told to; `real` runs the real
-//! daemons, with real disks.
+//! daemons, with real disks; `steps` kills them between two steps.
 
 mod client;
 mod daemon;
 mod door;
 mod double;
 mod real;
+// A release build has no failpoints.
+#[cfg(debug_assertions)]
+mod steps;
