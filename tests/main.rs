@@ -4,6 +4,7 @@
 mod agree;
 mod architecture;
 mod bad_chain;
+mod blocked;
 mod churn;
 mod cli;
 mod conformance;

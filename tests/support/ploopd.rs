@@ -298,12 +298,13 @@ pub(crate) fn stopped(pid: u32) -> bool {
     state(pid) == Some('T')
 }
 
-fn state(pid: u32) -> Option<char> {
+/// The letter that stands for a process' state.
+pub(crate) fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit(") ").next()?.chars().next()
 }
 
-pub(crate) fn wait_until(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "{what}: not within 30 s");
