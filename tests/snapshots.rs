@@ -11,6 +11,8 @@ use ploop_snapshotter::snapshot::{
     Error, ErrorKind, Labels, Mount, NameOptions, Options, Snapshotter, Snapshotters,
 };
 
+use crate::support::host;
+
 #[path = "snapshots_lost.rs"]
 mod lost;
 
@@ -54,6 +56,7 @@ impl Node {
             limits: link::Limits::default(),
         });
         let servers = Arc::new(servers.await.unwrap());
+        host::meets(&servers.seen()[0].hello.transport);
         let dir = folder;
         Self::open(Folder { dir, servers }).await
     }

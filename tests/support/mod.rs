@@ -2,6 +2,7 @@
 
 pub(crate) mod device;
 pub(crate) mod engine;
+pub(crate) mod host;
 pub(crate) mod images;
 pub(crate) mod openvz;
 pub(crate) mod ploopd;

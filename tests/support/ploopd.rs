@@ -13,7 +13,7 @@ use ploop_snapshotter::ublk::{self, Control, Owner};
 use ploop_snapshotter::units::ClusterSize;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::images;
+use super::{host, images};
 
 /// The server, its client, and the folders of both.
 pub(crate) struct Ploopd {
@@ -113,6 +113,9 @@ impl Ploopd {
     pub(crate) fn connect_with(&mut self, options: Options) -> Result<(), Error> {
         self.servers = None;
         let servers = self.block(Servers::start(options))?;
+        for seen in servers.seen() {
+            host::meets(&seen.hello.transport);
+        }
         self.servers = Some(servers);
         Ok(())
     }
