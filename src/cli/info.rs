@@ -82,7 +82,7 @@ impl Found {
     }
 
     fn data(&self) -> u64 {
-        self.report.used as u64 * self.header.cluster().bytes()
+        self.report.entries.len() as u64 * self.header.cluster().bytes()
     }
 
     fn as_pairs(&self) -> Vec<(&'static str, String)> {
@@ -105,7 +105,7 @@ impl Found {
             ),
             (
                 "data",
-                format!("{} ({} clusters)", Bytes(self.data()), report.used),
+                format!("{} ({} clusters)", Bytes(self.data()), report.entries.len()),
             ),
             (
                 "file",
@@ -127,7 +127,7 @@ impl Found {
             "disk_bytes": self.header.size(),
             "cluster_bytes": self.header.cluster().bytes(),
             "clusters": self.header.entries(),
-            "used_clusters": self.report.used,
+            "used_clusters": self.report.entries.len(),
             "file_bytes": self.report.length,
             "host_bytes": self.on_host,
             "open_elsewhere": self.served,

@@ -12,7 +12,7 @@ use super::ploop::write_header;
 use super::scan::{self, Scan};
 use crate::format::ploop::{FLAG_EMPTY, Header, InUse};
 use crate::io::File;
-use crate::units::{ClusterSize, Place};
+use crate::units::{Cluster, ClusterSize, Place};
 
 /// What was found out about an image.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub struct Report {
     pub length: u64,
     /// Its header, if it has a sound one.
     pub header: Option<Header>,
-    /// Clusters that it holds.
-    pub used: usize,
+    /// Where each cluster is that it holds and that is sound, ascending by cluster.
+    pub entries: Vec<(Cluster, Place)>,
     /// Its seal, if it could be opened for reading.
     pub seal: Option<Seal>,
     /// All that is wrong with it, or worth saying.
@@ -38,11 +38,32 @@ impl Report {
         self.defects.iter().map(Defect::severity).max()
     }
 
+    /// The seal that [`repair`] would leave; none if it would leave the file alone.
+    ///
+    /// Whoever knows the seal that the image once had knows from it whether mending brings that very image
+    /// back, before a byte is changed.
+    #[must_use]
+    pub fn mended(&self) -> Option<Seal> {
+        let header = self.header?;
+        let hopeless = |defect: &Defect| {
+            defect.refuses() && !defect.mendable() || matches!(defect, Defect::Extension(_))
+        };
+        if self.defects.iter().any(hopeless) || !self.defects.iter().any(Defect::mendable) {
+            return None;
+        }
+        let header = match header.in_use() {
+            InUse::Yes => header.closed(self.entries.is_empty()),
+            _ => header,
+        };
+        let length = header.cluster().start_of_place(self.end).min(self.length);
+        Some(Seal::of(&header, &self.entries, length))
+    }
+
     fn broken(length: u64, defect: Defect) -> Self {
         Self {
             length,
             header: None,
-            used: 0,
+            entries: Vec::new(),
             seal: None,
             defects: vec![defect],
             end: Place(0),
@@ -70,10 +91,10 @@ pub async fn check<F: File>(file: &F) -> Result<Report, Error> {
     Ok(Report {
         length,
         header: Some(header),
-        used: scan.entries.len(),
         seal: readable.then(|| Seal::of(&header, &scan.entries, length)),
-        defects,
         end: scan.end(&header),
+        entries: scan.entries,
+        defects,
     })
 }
 
@@ -107,7 +128,7 @@ pub async fn repair<F: File>(file: &F) -> Result<Report, Error> {
             .map_err(Error::io("make the repair durable"))?;
     }
     if header.in_use() == InUse::Yes {
-        write_header(file, &header.closed(report.used == 0)).await?;
+        write_header(file, &header.closed(report.entries.is_empty())).await?;
         file.sync()
             .await
             .map_err(Error::io("make the repair durable"))?;
