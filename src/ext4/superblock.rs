@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -52,14 +53,18 @@ impl Superblock {
     /// # Errors
     /// [`Error::File`], [`Error::NotExt4`].
     pub fn read(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(cannot(path))?;
+        Self::read_at(&file, 0, path)
+    }
+
+    /// Reads it from a file in which the file system begins at byte `start`; `path` is for the message.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::NotExt4`].
+    pub fn read_at(file: &File, start: u64, path: &Path) -> Result<Self, Error> {
         let mut bytes = [0; LEN];
-        File::open(path)
-            .and_then(|file| file.read_exact_at(&mut bytes, AT))
-            .map_err(|source| Error::File {
-                act: "read the superblock of",
-                path: path.to_owned(),
-                source,
-            })?;
+        file.read_exact_at(&mut bytes, start.saturating_add(AT))
+            .map_err(cannot(path))?;
         Self::parse(&bytes).map_err(|why| Error::NotExt4 {
             path: path.to_owned(),
             why,
@@ -111,6 +116,14 @@ impl Superblock {
             clean: state & CLEAN != 0 && state & ERRORS == 0,
             needs_recovery: features & RECOVER != 0,
         })
+    }
+}
+
+fn cannot(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::File {
+        act: "read the superblock of",
+        path: path.to_owned(),
+        source,
     }
 }
 
