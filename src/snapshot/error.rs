@@ -220,6 +220,26 @@ pub enum Error {
         /// Where the disks are.
         deltas: PathBuf,
     },
+    /// A daemon has the root that is to be checked.
+    #[error(
+        "{root} is in use by ploop-snapshotter (process {owner}): stop that first; its containers go on, their \
+         disks are served by ploopd"
+    )]
+    RootBusy {
+        /// The root.
+        root: PathBuf,
+        /// The process that has it.
+        owner: String,
+    },
+    /// The directory is none of ours.
+    #[error(
+        "{path} is no root of ploop-snapshotter: it holds neither store.redb nor deltas; name the directory that \
+         `root` in the configuration names"
+    )]
+    NoRoot {
+        /// What was named.
+        path: PathBuf,
+    },
     /// The root lies on a file system that cannot do what we need.
     #[error(
         "{root} lies on a file system where one cannot {verb} a file: \
@@ -307,7 +327,8 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(error) => store_kind(error),
-            Self::EmptyKey
+            Self::NoRoot { .. }
+            | Self::EmptyKey
             | Self::LongKey { .. }
             | Self::LongLabel { .. }
             | Self::Immutable { .. } => ErrorKind::InvalidArgument,
@@ -315,6 +336,7 @@ impl Error {
             | Self::InUse { .. }
             | Self::Held { .. }
             | Self::RootTaken { .. }
+            | Self::RootBusy { .. }
             | Self::ForeignDisk { .. }
             | Self::UnfitRoot { .. }
             | Self::UnevenSize { .. } => ErrorKind::FailedPrecondition,
@@ -388,7 +410,10 @@ fn store_kind(error: &store::Error) -> ErrorKind {
         E::Exists { .. } => ErrorKind::AlreadyExists,
         E::ParentNotCommitted { .. } => ErrorKind::InvalidArgument,
         E::NotActive { .. } | E::HasChildren { .. } => ErrorKind::FailedPrecondition,
-        E::BadRecord { .. } | E::MissingRecord { .. } => ErrorKind::DataLoss,
+        E::BadRecord { .. } | E::OtherRecord { .. } | E::MissingRecord { .. } => {
+            ErrorKind::DataLoss
+        }
+        E::Read { .. } => ErrorKind::Internal,
         E::Open { .. } | E::Database(_) if error.no_space() => ErrorKind::ResourceExhausted,
         E::Database(_) if error.broke_the_store() => ErrorKind::Unavailable,
         E::WrongStage { .. }

@@ -93,6 +93,23 @@ pub enum Error {
         /// Its number.
         id: Id,
     },
+    /// A record says that it is another one.
+    #[error("the record of snapshot {id} says that it is that of snapshot {found}")]
+    OtherRecord {
+        /// Where it is kept.
+        id: Id,
+        /// What it says.
+        found: Id,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the store {path}")]
+    Read {
+        /// The store's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file cannot be opened.
     #[error("cannot open the store {path}")]
     Open {

@@ -19,6 +19,8 @@ mod db;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod flaw;
+mod ledger;
 mod open;
 mod read;
 mod record;
@@ -26,5 +28,7 @@ mod tables;
 
 pub use db::{New, Origin};
 pub use error::Error;
+pub use flaw::Flaw;
+pub use ledger::Ledger;
 pub use open::Store;
 pub use record::{Id, Kind, Labels, Parent, Record, Seal, Stage, Timestamp, Usage};
