@@ -14,16 +14,21 @@
 //!
 //! A word in capitals is one durable transaction of the store; containerd hears of an act only after it.
 
+mod check;
 mod commit;
 mod device;
 mod disks;
 #[cfg(test)]
 mod double;
 mod error;
+mod finding;
 #[cfg(test)]
 mod fixture;
 mod golden;
+mod layers;
+mod lineage;
 mod locks;
+mod mend;
 mod mounts;
 mod options;
 mod paths;
@@ -31,14 +36,19 @@ mod prepare;
 mod query;
 mod recover;
 mod remove;
+#[cfg(test)]
+mod rest;
 mod root;
 mod shared;
 mod snapshotter;
 mod steps;
 mod words;
 
+pub use check::{Report, check};
 pub use disks::Disks;
 pub use error::{Error, ErrorKind};
+pub use finding::{Fault, Finding, Named};
+pub use mend::{Mended, repair};
 pub use options::{NameOptions, Options};
 pub use snapshotter::{Snapshotter, Snapshotters};
 pub use words::{Info, Kind, Labels, Mount, Usage};

@@ -5,6 +5,7 @@
 //! root/store.redb              the store
 //! root/golden/ext4-<tag>.raw   empty file systems, one for each size and layout
 //! root/deltas/<id>.hds         a snapshot's own delta
+//! root/kept/<n>/               what a repair changed or set aside, as it was; for people to remove
 //! ```
 //!
 //! Disks: `s<id>` is an active snapshot, `v<id>` all views of a committed one, `g-<tag>` all views of
@@ -19,6 +20,16 @@ const DELTA: &str = ".hds";
 const GOLDEN: (&str, &str) = ("ext4-", ".raw");
 /// Ends the name of a file that is not finished.
 const UNFINISHED: &str = ".tmp";
+
+/// What belongs directly under the root; `lost+found` if it is a file system of its own.
+pub(super) const OURS: [&str; 6] = [
+    "lock",
+    "store.redb",
+    "deltas",
+    "golden",
+    "kept",
+    "lost+found",
+];
 
 /// The tree under one root.
 #[derive(Clone, Debug)]
@@ -64,6 +75,11 @@ impl Paths {
 
     pub(super) fn goldens(&self) -> PathBuf {
         self.root.join("golden")
+    }
+
+    /// Where repairs keep what they change.
+    pub(super) fn kept(&self) -> PathBuf {
+        self.root.join("kept")
     }
 
     pub(super) fn delta(&self, id: Id) -> PathBuf {

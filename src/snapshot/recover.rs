@@ -20,15 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::device::held;
-use super::paths::{Found, disk_of, found, our_disk};
+use super::paths::{Found, OURS, disk_of, found, our_disk};
 use super::root::names;
 use super::shared::{Shared, blocking};
 use super::{Error, Kind};
 use crate::link::Disk;
 use crate::store::{Record, Stage};
 
-/// What belongs directly under the root; `lost+found` if it is a file system of its own.
-const OURS: [&str; 5] = ["lock", "store.redb", "deltas", "golden", "lost+found"];
 /// A stray disk that is busy is tried again after this.
 const STRAY_WAIT: Duration = Duration::from_secs(5);
 

@@ -39,6 +39,30 @@ pub(super) fn claim(paths: &Paths) -> Result<RootLock, Error> {
     }
 }
 
+/// Takes the lock of a root that is only looked at: nothing is made or written.
+///
+/// While it is held no daemon starts there. A root without a lock's file is one that no daemon has.
+pub(super) fn hold(paths: &Paths) -> Result<Option<File>, Error> {
+    let path = paths.lock();
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("open", &path)(error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut owner = String::new();
+            let _ = file.read_to_string(&mut owner);
+            Err(Error::RootBusy {
+                root: paths.root().to_owned(),
+                owner: owner.trim().to_owned(),
+            })
+        }
+        Err(error) => Err(Error::file("lock", &path)(error.into())),
+    }
+}
+
 /// An empty store beside deltas that it should name means that the store was lost, not that the deltas
 /// are nobody's: sweeping them would turn a mistake that can be mended into a loss.
 pub(super) fn refuse_without_store(paths: &Paths) -> Result<(), Error> {
