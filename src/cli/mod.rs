@@ -6,6 +6,7 @@
 //! code.
 
 mod check;
+mod check_root;
 mod export;
 mod files;
 mod host;

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::output::{self, Style};
 use super::verdict::Verdict;
-use super::{check, export, info, init, preflight, release};
+use super::{check, check_root, export, info, init, preflight, release};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::units::{Bytes, ClusterSize};
 
@@ -34,10 +34,13 @@ enum Verb {
     Init(Init),
     /// Say what images are: sizes, state, seal.
     Info(Info),
-    /// Find what is wrong with an image, or with a chain, the lowest delta first.
+    /// Find what is wrong with an image, with a chain, the lowest delta first, or with a whole root.
     ///
     /// Header and index are held against each other and against the file; the contents of the disk
-    /// are not looked at (that is fsck's affair).
+    /// are not looked at (that is fsck's affair). Of a root, the directory that `root` in the configuration
+    /// names, the store is held against the files, each snapshot against its parents and its seal, and the
+    /// file system's superblock is looked at. No ploop-snapshotter may run there meanwhile; containers and
+    /// their ploopd may.
     Check(Check),
     /// Write the disk of a chain, the lowest delta first, into a new plain file.
     Export(Export),
@@ -79,7 +82,9 @@ struct Check {
     /// Mend what loses nothing: clear the in-use mark of a sound image, cut off an unused tail.
     ///
     /// Not for the disk of a disk server that died: start that again, and it recovers what had not
-    /// reached the image. The file must not be open elsewhere.
+    /// reached the image. The file must not be open elsewhere. Of a root: also what indexes the store's
+    /// records, and files that no snapshot names are set aside; what is changed or moved is kept as it was
+    /// in the root's folder `kept`.
     #[arg(long)]
     repair: bool,
     /// Answer as JSON.
@@ -144,7 +149,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let verdict = match command.verb {
         Verb::Init(init) => init::init(init.size, &init.file, init.cluster),
         Verb::Info(info) => info::info(&info.files, Style::of(info.json)),
-        Verb::Check(check) => check::check(&check.chain, check.repair, Style::of(check.json)),
+        Verb::Check(check) => match check.chain.files.as_slice() {
+            [root] if root.is_dir() => check_root::check(root, check.repair, Style::of(check.json)),
+            _ => check::check(&check.chain, check.repair, Style::of(check.json)),
+        },
         Verb::Export(export) => export::export(&export.chain, &export.out),
         Verb::Preflight(asked) => Config::load(&asked.config)
             .map_err(anyhow::Error::from)

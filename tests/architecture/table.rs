@@ -87,12 +87,13 @@ pub(super) const ROOMS: &[Room] = &[
         ],
     ),
     // `config`: which root and run directory the tool means. `seat`, `ublk`: what this kernel offers is for a
-    // person to see, and devices without a server are for a person to release.
+    // person to see, and devices without a server are for a person to release. `snapshot`: what lies in a root, and
+    // what may be mended there, is that room's to know; the tool only says it.
     room(
         "cli",
         &[
             "lock", "proto", "seat", "units", "ext4", "format", "io", "image", "ublk", "chain",
-            "link", "config",
+            "link", "snapshot", "config",
         ],
     ),
     room(
