@@ -13,6 +13,8 @@ use ploop_snapshotter::snapshot::{
 
 use crate::support::host;
 
+#[path = "snapshots_checked.rs"]
+mod checked;
 #[path = "snapshots_lost.rs"]
 mod lost;
 
