@@ -2,10 +2,12 @@
 
 mod error;
 mod filesystem;
+mod journal;
 mod superblock;
 mod tool;
 
 pub use error::Error;
 pub use filesystem::{Filesystem, Layout};
+pub use journal::spent_journal;
 pub use superblock::Superblock;
 pub use tool::Tools;

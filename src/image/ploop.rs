@@ -12,7 +12,7 @@ use super::Seal;
 use super::scan::{self, PAGE, Scan};
 use crate::format::ploop::{HEADER_LEN, HEADER_SLOTS, Header, InUse, Version};
 use crate::io::{File, Piece};
-use crate::units::{Cluster, ClusterSize, Place};
+use crate::units::{ByteRange, Cluster, ClusterSize, Place};
 
 /// Index slots in a page.
 const PAGE_SLOTS: u32 = 1024;
@@ -196,6 +196,34 @@ pub async fn seal<F: File>(file: &F, header: &Header, end: Place) -> Result<Seal
         .await
         .map_err(Error::io("make the seal durable"))?;
     Ok(Seal::of(&closed, &scan.entries, len))
+}
+
+/// Gives the host's space of parts of the disk back, as far as a sealed image holds it: they read as zeros.
+///
+/// Header and index, and so the seal, stay as they are. Answers the bytes of the parts that it holds. Not
+/// durable, which is as well: until it is, the parts read as before.
+///
+/// # Errors
+/// As for opening it, and what the host says.
+pub async fn hollow<F: File>(file: &F, seal: &Seal, parts: &[ByteRange]) -> Result<u64, Error> {
+    let opened = open_sealed(file, Some(seal)).await?;
+    let cluster = opened.header.cluster();
+    let mut held = 0;
+    for (own, place) in &opened.entries {
+        let start = cluster.start_of(*own);
+        for part in parts {
+            let from = part.start.max(start);
+            let to = part.end().min(start + cluster.bytes());
+            if from < to {
+                let at = cluster.start_of_place(*place) + (from - start);
+                file.zero(ByteRange::new(at, to - from))
+                    .await
+                    .map_err(Error::io("punch a hole"))?;
+                held += to - from;
+            }
+        }
+    }
+    Ok(held)
 }
 
 /// Replaces the header; the entries in its page stay.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-use super::{PAGE, create, open_top, page_of, seal, write_index_page};
+use super::{PAGE, create, hollow, open_top, page_of, seal, write_index_page};
 use crate::format::ploop::{HEADER_LEN, Header, InUse};
 use crate::image::{Error, Format, Image, Kind, Seal};
 use crate::io::{Direct, File, Memory, Piece, now};
@@ -337,4 +337,28 @@ proptest! {
             prop_assert_eq!(file.to_vec(), bytes);
         }
     }
+}
+
+/// Holes in the data leave header, index and seal as they are.
+#[test]
+fn a_sealed_image_is_hollowed_and_stays_what_was_sealed() {
+    let cluster = ClusterSize::DEFAULT;
+    let k = cluster.bytes();
+    let (file, seal) = sealed(16 * k, &[5, 1]);
+    // From the middle of cluster 1 over clusters that it does not hold to the first block of cluster 5.
+    let part = ByteRange::new(k + 32768, 4 * k - 32768 + 4096);
+    let wrong = Seal { digest: 0, ..seal };
+    let before = file.to_vec();
+    assert!(now(hollow(&file, &wrong, &[part])).is_err());
+    assert!(file.to_vec() == before);
+    let held = now(hollow(&file, &seal, &[part])).unwrap();
+    assert_eq!(held, 32768 + 4096);
+    let bytes = file.to_vec();
+    let all = |from: u64, to: u64, byte: u8| {
+        let range = usize::try_from(from).unwrap()..usize::try_from(to).unwrap();
+        bytes[range].iter().all(|it| *it == byte)
+    };
+    assert!(all(k, k + 4096, 0) && all(k + 4096, 2 * k, 1));
+    assert!(all(2 * k, 2 * k + 32768, 1) && all(2 * k + 32768, 3 * k, 0));
+    open(&file, Some(&seal)).unwrap();
 }
