@@ -8,16 +8,21 @@
 //! it as in use again. For the same reason the first transaction need not be durable.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::Instant;
 
 use super::device::{Use, free_and_flush};
 use super::paths::disk_of;
-use super::shared::{Shared, blocking};
+use super::shared::{Shared, blocking, in_full};
 use super::words::{check_key, check_labels};
 use super::{Error, Labels, Snapshotter, Usage};
+use crate::ext4;
+use crate::image;
+use crate::io::{Direct, now};
 use crate::link;
 use crate::store::{Record, Seal};
+use crate::units::Cluster;
 
 /// A sealed delta is written by nobody, not even by mistake.
 const SEALED: u32 = 0o444;
@@ -53,6 +58,7 @@ impl Snapshotter {
 async fn finish(shared: &Shared, record: &Record, labels: Labels) -> Result<(), Error> {
     let seal = seal(shared, record).await?;
     shared.steps.pass("sealed").await;
+    let seal = without_journal(shared, record, seal).await?;
     protect(shared, record, SEALED).await?;
     shared.steps.pass("protected").await;
     let usage = Usage {
@@ -130,6 +136,53 @@ async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+/// The layer without what the journal of its file system left behind, if that can be told.
+///
+/// It was unmounted in order, so nobody replays it any more; and each layer of a chain would carry the
+/// few hundred kilobytes again. Nothing depends on it: a layer with a journal is as good as one without.
+async fn without_journal(shared: &Shared, record: &Record, seal: Seal) -> Result<Seal, Error> {
+    let path = shared.paths.delta(record.id);
+    let hollowed = blocking("punching out a journal", move || {
+        let done = hollow(&path, seal);
+        if let Err(error) = &done {
+            let error = in_full(error);
+            tracing::warn!(file = %path.display(), error, "a layer keeps its journal");
+        }
+        done.ok()
+    });
+    Ok(Seal {
+        allocated: hollowed.await?.unwrap_or(seal.allocated),
+        ..seal
+    })
+}
+
+/// Answers the bytes that the layer takes on the host now.
+fn hollow(path: &Path, seal: Seal) -> Result<u64, Error> {
+    let cannot = |source| Error::Image {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    let file = Direct::open_write(path).map_err(Error::file("open", path))?;
+    let report = now(image::check::check(&file)).map_err(cannot)?;
+    // Without a superblock of its own nothing was mounted to be written in it.
+    if let (Some(header), Some((Cluster(0), place))) = (report.header, report.entries.first()) {
+        let start = header.cluster().start_of_place(*place);
+        let spent = match ext4::spent_journal(file.as_file(), start, path) {
+            Ok(spent) => spent,
+            Err(ext4::Error::File { source, .. }) => return Err(Error::file("read", path)(source)),
+            // Whatever else somebody keeps on it is theirs.
+            Err(_) => Vec::new(),
+        };
+        let seal = image::Seal {
+            length: seal.length,
+            digest: seal.digest,
+        };
+        now(image::ploop::hollow(&file, &seal, &spent)).map_err(cannot)?;
+    }
+    let found = file.as_file().metadata();
+    Ok(found.map_err(Error::file("look at", path))?.blocks() * 512)
 }
 
 /// It stays active.
