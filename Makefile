@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean space-test FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -42,6 +42,10 @@ test: ## everything: Rust tests, containerd's conformance suite, real containerd
 conformance: ## containerd's own snapshotter suite: over our socket and through containerd
 	@tests/needs test
 	@tests/suites conformance
+
+space-test: ## what is deleted is the host's again: 1 GiB, a day's churn, whole containers; small layers; what discard costs
+	@tests/needs test
+	@tests/suites space
 
 vm-images: ## kernels and root file system of the virtual machine, once (some 700 MB in .cache/vm)
 	@tests/needs vm
