@@ -228,6 +228,13 @@ fn zeroes_over_a_parents_cluster_place_a_hole_and_write_nothing() {
         (vec![], 9),
         "the parent's data stays"
     );
+    zeroes(3 * K, K - 4096).unwrap();
+    assert_eq!(
+        file.taken(),
+        [Asked::Write(4 * K - 4096, 4096)],
+        "copied up but for the zeros at its ends"
+    );
+    assert_eq!((read(&disk, 3 * K), read(&disk, 4 * K - 4096)), (0, 9));
 }
 
 #[test]
