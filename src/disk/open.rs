@@ -1,6 +1,7 @@
 //! From a chain's files to a disk that is ready to live on a shard. Blocks; runs on a thread of its own.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,36 +73,55 @@ pub(super) fn open(
 }
 
 /// A top that may travel to its thread.
-struct ReadyTop {
-    file: Uring,
+pub(super) struct ReadyTop<F> {
+    file: F,
     header: Header,
     top: Top,
     pending: Pending,
     length: u64,
 }
 
-impl ReadyTop {
+impl ReadyTop<Uring> {
     fn new(open: OpenTop, spec: &Spec, boot: [u8; 16]) -> Result<Self, Error> {
         let OpenTop { file, image, .. } = open;
+        let header = image.header;
+        let identity = Identity::new(file.as_file(), boot, header.entries(), header.cluster())
+            .map_err(|source| Error::Io {
+                id: spec.id.clone(),
+                source,
+            })?;
+        // This thread has no ring.
+        let set_len = |file: &Uring, len| file.as_file().set_len(len);
+        Self::recover(file, image, &identity, (&spec.id, &spec.pending), set_len)
+    }
+}
+
+impl<F: File> ReadyTop<F> {
+    /// Takes over what an earlier process has answered for, and cuts off what it has not. `names`: the
+    /// disk's, and its pending file's.
+    pub(super) fn recover(
+        file: F,
+        image: ploop::Opened,
+        identity: &Identity,
+        (id, path): (&str, &Path),
+        set_len: impl FnOnce(&F, u64) -> io::Result<()>,
+    ) -> Result<Self, Error> {
         let io = |source| Error::Io {
-            id: spec.id.clone(),
+            id: id.to_owned(),
             source,
         };
         let header = image.header;
         let cluster = header.cluster();
-        let identity =
-            Identity::new(file.as_file(), boot, header.entries(), cluster).map_err(io)?;
-        let pending = |source| Error::Pending {
-            path: spec.pending.clone(),
+        let (pending, left) = Pending::open(path, identity).map_err(|source| Error::Pending {
+            path: path.to_owned(),
             source,
-        };
-        let (pending, left) = Pending::open(&spec.pending, &identity).map_err(pending)?;
+        })?;
 
-        let length = file.as_file().metadata().map_err(io)?.len();
-        let (left, end) = reconcile(&image, &left, length / cluster.bytes(), &spec.pending)?;
+        let length = file.len().map_err(io)?;
+        let (left, end) = reconcile(&image, &left, length / cluster.bytes(), path)?;
         if !left.is_empty() {
             tracing::info!(
-                disk = spec.id,
+                disk = id,
                 clusters = left.len(),
                 "took over map entries that an earlier process had answered for"
             );
@@ -112,7 +132,7 @@ impl ReadyTop {
         }
         // Whatever lies behind the last place was never answered for. Fresh space must read as zeros.
         let length = cluster.start_of_place(end);
-        file.as_file().set_len(length).map_err(io)?;
+        set_len(&file, length).map_err(io)?;
         Ok(Self {
             file,
             header,
@@ -122,7 +142,7 @@ impl ReadyTop {
         })
     }
 
-    fn into_writable(self) -> Writable<Uring> {
+    pub(super) fn into_writable(self) -> Writable<F> {
         Writable {
             file: self.file,
             header: self.header,
