@@ -5,6 +5,7 @@
 //! space must read as zeros.
 
 use super::map::TopMap;
+use crate::io::{Bug, sabotaged};
 use crate::units::{Cluster, Place};
 
 /// What the top owns and is about to own.
@@ -58,6 +59,9 @@ impl Top {
         let count = u32::try_from(clusters.clone().count()).ok()?;
         let first = self.next;
         self.next = Place(first.0.checked_add(count)?);
+        if sabotaged(Bug::PlaceReused) && count > 1 {
+            self.next = Place(self.next.0 - 1);
+        }
         clusters.for_each(|cluster| self.map.reserve(cluster));
         Some(first)
     }

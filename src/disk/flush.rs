@@ -22,7 +22,7 @@ use super::shared::Shared;
 use crate::failpoint::pass;
 use crate::image;
 use crate::image::ploop::{page_of, write_index_page};
-use crate::io::File;
+use crate::io::{Bug, File, sabotaged};
 use crate::units::Cluster;
 
 /// Bytes of the index that are written at once.
@@ -85,7 +85,11 @@ impl<F: File> Disk<F> {
             return Ok(());
         };
         let rounds = &writable.rounds;
-        let mine = rounds.next();
+        let mine = if sabotaged(Bug::FlushJoinsRound) && rounds.running.get() {
+            rounds.started.get()
+        } else {
+            rounds.next()
+        };
         loop {
             if self.shared.failed().is_some() {
                 return Err(Errno::IO);
@@ -122,6 +126,15 @@ impl<F: File> Disk<F> {
         self.shared.counters.rounds.add(1);
         // Taken before the first sync: it covers the data of exactly these entries, and more.
         let mut round = writable.top.borrow_mut().take_pending();
+        if sabotaged(Bug::SettledEarly)
+            && let Some(pending) = writable.pending.borrow_mut().as_mut()
+        {
+            round.iter().for_each(|cluster| pending.settle(*cluster));
+        }
+        #[cfg(test)]
+        if sabotaged(Bug::IndexBeforeData) {
+            self.write_index(writable, &mut round).await?;
+        }
         if writable.dirty.replace(false) {
             writable
                 .file
@@ -130,6 +143,9 @@ impl<F: File> Disk<F> {
                 .map_err(|error| broken("sync of data", &error))?;
         }
         pass("flush-data-synced");
+        if sabotaged(Bug::EntriesAfterSync) {
+            round.append(&mut writable.top.borrow_mut().take_pending());
+        }
         if !round.is_empty() {
             let written = self.write_index(writable, &mut round).await;
             if let Err(Unfinished::Full) = written {
@@ -138,11 +154,13 @@ impl<F: File> Disk<F> {
             }
             written?;
             pass("flush-index-written");
-            writable
-                .file
-                .sync()
-                .await
-                .map_err(|error| broken("sync of the index", &error))?;
+            if !sabotaged(Bug::NoSecondSync) {
+                writable
+                    .file
+                    .sync()
+                    .await
+                    .map_err(|error| broken("sync of the index", &error))?;
+            }
             pass("flush-index-synced");
             if let Some(pending) = writable.pending.borrow_mut().as_mut() {
                 for cluster in &round {
@@ -180,7 +198,13 @@ impl<F: File> Disk<F> {
                     &writable.header,
                     page,
                     buffer.clone(),
-                    |cluster| writable.top.borrow().map().settled(cluster),
+                    |cluster| {
+                        let top = writable.top.borrow();
+                        if sabotaged(Bug::IndexTellsAll) {
+                            return top.map().find(cluster).map_or(0, |place| place.0);
+                        }
+                        top.map().settled(cluster)
+                    },
                 )
                 .await
                 .map_err(|error| match error {

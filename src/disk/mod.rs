@@ -14,6 +14,8 @@
 
 #[cfg(test)]
 mod allocations_tests;
+#[cfg(test)]
+mod crash;
 mod error;
 mod executor;
 mod finish;

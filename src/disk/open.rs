@@ -17,7 +17,7 @@ use super::shard::Build;
 use super::shared::Shared;
 use crate::chain::{Chains, OpenTop, Top};
 use crate::image::{Header, ploop};
-use crate::io::{File, Uring};
+use crate::io::{Bug, File, Uring, sabotaged};
 use crate::units::{Cluster, Place};
 
 /// A disk about to live.
@@ -118,7 +118,10 @@ impl<F: File> ReadyTop<F> {
         })?;
 
         let length = file.len().map_err(io)?;
-        let (left, end) = reconcile(&image, &left, length / cluster.bytes(), path)?;
+        let (left, mut end) = reconcile(&image, &left, length / cluster.bytes(), path)?;
+        if sabotaged(Bug::TailCutTooShort) {
+            end = image.end;
+        }
         if !left.is_empty() {
             tracing::info!(
                 disk = id,
@@ -132,7 +135,9 @@ impl<F: File> ReadyTop<F> {
         }
         // Whatever lies behind the last place was never answered for. Fresh space must read as zeros.
         let length = cluster.start_of_place(end);
-        set_len(&file, length).map_err(io)?;
+        if !sabotaged(Bug::TailStays) {
+            set_len(&file, length).map_err(io)?;
+        }
         Ok(Self {
             file,
             header,
@@ -151,7 +156,7 @@ impl<F: File> ReadyTop<F> {
             length: self.length.into(),
             growing: false.into(),
             // An earlier process may have left data that no sync has covered.
-            dirty: true.into(),
+            dirty: (!sabotaged(Bug::CleanAtOpen)).into(),
             unkept: 0.into(),
             changed: Gate::default(),
             rounds: Rounds::default(),

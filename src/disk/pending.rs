@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{AtFlags, FallocateFlags, StatxFlags, fallocate, statx};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::io::{Direct, File, Piece, now};
+use crate::io::{Bug, Direct, File, Piece, now, sabotaged};
 use crate::units::{Cluster, ClusterSize, Place};
 
 const MAGIC: &[u8; 8] = b"PLOOPPND";
@@ -135,6 +135,9 @@ pub(super) struct Pending {
     clusters: u32,
     /// Pages of tmpfs that are ours: storing into any other could fault when tmpfs is full.
     backed: Vec<bool>,
+    /// An entry that a deliberate bug keeps too late.
+    #[cfg(test)]
+    late: Option<(Cluster, Place)>,
 }
 
 // SAFETY: the mapping belongs to this value, and is touched only through atomics.
@@ -182,6 +185,8 @@ impl Pending {
                 bytes,
                 clusters,
                 backed,
+                #[cfg(test)]
+                late: None,
             },
             left,
         ))
@@ -199,6 +204,22 @@ impl Pending {
 
     /// Keeps an entry for whoever comes after this process.
     pub(super) fn keep(&mut self, cluster: Cluster, place: Place) -> Kept {
+        if sabotaged(Bug::PendingNever) {
+            return Kept::Yes;
+        }
+        #[cfg(test)]
+        if crate::io::hardship().no_room && cluster.0.is_multiple_of(3) {
+            return Kept::NoRoom;
+        }
+        #[cfg(test)]
+        let (cluster, place) = if sabotaged(Bug::PendingLate) {
+            match self.late.replace((cluster, place)) {
+                Some(last) => last,
+                None => return Kept::Yes,
+            }
+        } else {
+            (cluster, place)
+        };
         let page = page_of(cluster);
         match self.backed.get(page) {
             None => return Kept::NoRoom,
@@ -263,7 +284,9 @@ fn read_left(path: &Path, identity: &Identity) -> io::Result<Vec<(Cluster, Place
     };
     let header = Piece::zeroed(64);
     now(file.read_at(0, header.clone()))?;
-    if header.to_vec() != identity.encode() {
+    let mut same = header.to_vec() == identity.encode();
+    same |= sabotaged(Bug::PendingOfAnyBoot);
+    if !same {
         return Ok(Vec::new());
     }
     let mut left = Vec::new();

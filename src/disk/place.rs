@@ -10,11 +10,21 @@ use super::request::Errno;
 use super::serve::Disk;
 use crate::chain::Top;
 use crate::image::Header;
-use crate::io::File;
+use crate::io::{Bug, File, sabotaged};
 use crate::units::{ByteRange, Cluster, Place};
 
 /// How far ahead the top's file is lengthened, in bytes: one act of the host for many clusters.
 const AHEAD: u64 = 16 << 20;
+
+#[cfg(not(test))]
+const fn ahead() -> u64 {
+    AHEAD
+}
+
+#[cfg(test)]
+fn ahead() -> u64 {
+    crate::io::hardship().ahead.unwrap_or(AHEAD)
+}
 
 /// The writable level of a disk: its file, and what is known of it.
 pub(super) struct Writable<F> {
@@ -72,12 +82,12 @@ impl<F: File> Disk<F> {
     /// Makes the top's file at least `end` bytes long.
     pub(super) async fn make_room(&self, writable: &Writable<F>, end: u64) -> Result<(), Errno> {
         while writable.length.get() < end {
-            if writable.growing.get() {
+            if writable.growing.get() && !sabotaged(Bug::GrownTwice) {
                 writable.changed.pass().await;
                 continue;
             }
             writable.growing.set(true);
-            let length = self.base.cluster().round_up(end + AHEAD);
+            let length = self.base.cluster().round_up(end + ahead());
             let answer = self.hold(|| writable.file.set_len(length)).await;
             writable.growing.set(false);
             if answer.is_ok() {

@@ -20,7 +20,7 @@ use super::request::{Errno, Op, admit, errno_of};
 use super::shared::Shared;
 use crate::chain::{Base, Source, Step, Top, View};
 use crate::failpoint::pass;
-use crate::io::{File, Piece, Pool};
+use crate::io::{Bug, File, Piece, Pool, sabotaged};
 use crate::units::ByteRange;
 
 /// Discards are cut to this: the host frees whole blocks, and zeroing a part of one is work for nothing.
@@ -60,7 +60,8 @@ impl<F: File> Disk<F> {
             Op::Read => self.read(range, piece).await,
             Op::Write { fua } => {
                 let kept = self.write(writable, range, piece).await?;
-                if fua || kept == Kept::NoRoom {
+                let fua = fua && !sabotaged(Bug::FuaForgotten);
+                if fua || (kept == Kept::NoRoom && !sabotaged(Bug::UnkeptAnswered)) {
                     self.flush().await
                 } else {
                     Ok(())
@@ -129,7 +130,9 @@ impl<F: File> Disk<F> {
                     let data = part(piece, range, run);
                     self.hold(|| writable.file.write_at(offset, data.clone()))
                         .await?;
-                    writable.dirty.set(true);
+                    if !sabotaged(Bug::WriteNotDirty) {
+                        writable.dirty.set(true);
+                    }
                     kept = kept.and(writable.kept());
                     run
                 }
@@ -138,6 +141,10 @@ impl<F: File> Disk<F> {
                     let offset = reservation.offset(run.start);
                     self.make_room(writable, reservation.end()).await?;
                     let data = part(piece, range, run);
+                    #[cfg(test)]
+                    if sabotaged(Bug::PublishedEarly) {
+                        self.publish_early(writable, run, offset);
+                    }
                     self.hold(|| writable.file.write_at(offset, data.clone()))
                         .await?;
                     pass("fresh-written");
@@ -172,7 +179,9 @@ impl<F: File> Disk<F> {
                     Step::InPlace(run, offset) => {
                         let hole = ByteRange::new(offset, run.len);
                         self.hold(|| writable.file.zero(hole)).await?;
-                        writable.dirty.set(true);
+                        if !sabotaged(Bug::HoleNotDirty) {
+                            writable.dirty.set(true);
+                        }
                         kept = kept.and(writable.kept());
                         run
                     }
@@ -204,7 +213,15 @@ impl<F: File> Disk<F> {
             let run = self.look(|view| view.run(rest));
             // Only what the top owns: an entry can hide a parent's data, but not take it away.
             if let Source::Top(offset) = run.source {
-                let start = offset.next_multiple_of(BLOCK);
+                #[cfg(test)]
+                if sabotaged(Bug::DiscardDropsEntry) {
+                    self.forget(writable, run.range);
+                }
+                let start = if sabotaged(Bug::DiscardTooWide) {
+                    offset / BLOCK * BLOCK
+                } else {
+                    offset.next_multiple_of(BLOCK)
+                };
                 let end = (offset + run.range.len) / BLOCK * BLOCK;
                 if start < end {
                     let hole = ByteRange::new(start, end - start);
@@ -224,7 +241,9 @@ impl<F: File> Disk<F> {
             top: Some(top.map()),
             base: self.base.map(),
         };
-        view.step(range, |cluster| top.is_busy(cluster))
+        view.step(range, |cluster| {
+            top.is_busy(cluster) && !sabotaged(Bug::CopyUpTwice)
+        })
     }
 
     /// Gives one cluster a place of its own: what lies below, with `data` (or zeros) over it.
@@ -241,6 +260,9 @@ impl<F: File> Disk<F> {
         let buffer = Lent::new(&self.pool);
         let below = self.look(|view| view.run(whole));
         self.fill(below, buffer.clone()).await?;
+        if sabotaged(Bug::CopyUpAlone) {
+            buffer.fill_zero().map_err(|error| errno_of(&error))?;
+        }
         pass("copy-up-read");
         let at = usize::try_from(within).map_err(|_| Errno::INVAL)?;
         let copied = match data {

@@ -11,7 +11,7 @@ use super::Error;
 use super::Seal;
 use super::scan::{self, PAGE, Scan};
 use crate::format::ploop::{HEADER_LEN, HEADER_SLOTS, Header, InUse, Version};
-use crate::io::{File, Piece};
+use crate::io::{Bug, File, Piece, sabotaged};
 use crate::units::{ByteRange, Cluster, ClusterSize, Place};
 
 /// Index slots in a page.
@@ -81,10 +81,15 @@ pub async fn open_top<F: File>(file: &F) -> Result<Opened, Error> {
     }
     let scan = sound(scan::index(file, &header, len).await?)?;
     let opened = header.opened();
-    write_header(file, &opened).await?;
-    file.sync()
-        .await
-        .map_err(Error::io("make the in-use mark durable"))?;
+    if !sabotaged(Bug::NotMarked) {
+        write_header(file, &opened).await?;
+    }
+    let trusted = sabotaged(Bug::CleanAtOpen) && header.in_use() == InUse::Yes;
+    if !sabotaged(Bug::MarkNotSynced) && !trusted {
+        file.sync()
+            .await
+            .map_err(Error::io("make the in-use mark durable"))?;
+    }
     Ok(Opened {
         header: opened,
         end: scan.end(&header),
@@ -192,9 +197,11 @@ pub async fn seal<F: File>(file: &F, header: &Header, end: Place) -> Result<Seal
     file.set_len(len).await.map_err(Error::io("cut the tail"))?;
     let closed = header.closed(scan.entries.is_empty());
     write_header(file, &closed).await?;
-    file.sync()
-        .await
-        .map_err(Error::io("make the seal durable"))?;
+    if !sabotaged(Bug::SealNotSynced) {
+        file.sync()
+            .await
+            .map_err(Error::io("make the seal durable"))?;
+    }
     Ok(Seal::of(&closed, &scan.entries, len))
 }
 
