@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean space-test FORCE
+.PHONY: help build images go-tools demo demo-clean test crash-test space-test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -39,6 +39,11 @@ test: ## everything: Rust tests, containerd's conformance suite, real containerd
 	@tests/needs vm
 	@tests/suites all
 
+crash-test: ## every stop at every moment of many scenarios, and deliberate bugs that must be caught (STATES=1000000, SEED=7)
+	@tests/needs test
+	@STATES=$(STATES) SEED=$(SEED) cargo test --locked --quiet --lib -- --ignored --nocapture disk::crash
+	@cargo test --locked --lib -- disk::crash
+
 conformance: ## containerd's own snapshotter suite: over our socket and through containerd
 	@tests/needs test
 	@tests/suites conformance
@@ -57,9 +62,10 @@ vm-test: ## what the kernel matters to, on ublk, in the virtual machine: on the 
 	@tests/needs vm
 	@tests/suites vm
 
-soak: ## what kills and hurries, for long, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure)
+soak: ## millions of crash states; then what kills and hurries, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure)
 	@tests/needs test
 	@tests/needs vm
+	@STATES=$(or $(STATES),5000000) tests/suites crash
 	@ROUNDS=$(or $(ROUNDS),50) LOAD=$(or $(LOAD),600) VM_LIMIT=14400 tests/suites soak
 
 demo-vm: build images go-tools vm-images $(GO_BIN)/containerd ## the demo on ublk, in the virtual machine (KERNEL=old|new, CONTAINERD=1|2)
