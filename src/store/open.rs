@@ -1,5 +1,7 @@
 //! Opening the store: its layout is ours, its numbers are fresh, and an I/O error is not for ever.
 
+use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,8 +42,13 @@ impl Store {
     /// [`Error::Open`] if the file is no store or in use, [`Error::StoreVersion`] if it is another
     /// version's.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let database = open(path)?;
-        check_layout(&database, path)?;
+        let database = if fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+            let database = open(path)?;
+            check_layout(&database, path)?;
+            database
+        } else {
+            make(path)?
+        };
         let ids = set_ids_aside(&database)?;
         Ok(Self {
             path: path.to_owned(),
@@ -108,6 +115,27 @@ fn open(path: &Path) -> Result<Database, Error> {
             path: path.to_owned(),
             source: Box::new(error.into()),
         })
+}
+
+/// Makes an empty store, under another name first.
+///
+/// A first start that is cut short would else leave a file that is neither empty nor a store, and every
+/// later one would refuse it. Whoever opened the store makes its name durable.
+fn make(path: &Path) -> Result<Database, Error> {
+    let unfinished = path.with_extension("redb.tmp");
+    let failed = |error| Error::Open {
+        path: unfinished.clone(),
+        source: Box::new(redb::Error::Io(error)),
+    };
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let database = open(&unfinished)?;
+    // Durable, so that all of it is there before it has its name.
+    check_layout(&database, path)?;
+    fs::rename(&unfinished, path).map_err(failed)?;
+    Ok(database)
 }
 
 /// Checks the layout of an old store; makes the tables of a new one.

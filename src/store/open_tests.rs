@@ -247,6 +247,28 @@ fn what_is_no_store_is_refused_and_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), garbage);
 }
 
+/// A file that is neither empty nor a store would be refused for ever.
+#[test]
+fn a_first_start_that_was_cut_short_is_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let unfinished = dir.path().join("store.redb.tmp");
+    std::fs::write(&unfinished, vec![0; 64 << 10]).unwrap();
+    for empty in [false, true] {
+        if empty {
+            std::fs::write(&path, "").unwrap();
+        }
+        let store = Store::open(&path).unwrap();
+        assert!(!unfinished.exists() && path.metadata().unwrap().len() > 0);
+        assert!(
+            matches!(Store::open(&path), Err(Error::Open { .. })),
+            "locked"
+        );
+        drop(store);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
 #[test]
 fn one_store_is_open_once() {
     let fixture = Fixture::new();
