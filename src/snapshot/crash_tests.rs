@@ -3,7 +3,7 @@
 //! must stand, nothing may be left over, and the rest of the story must end as if nothing had happened.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -182,77 +182,92 @@ fn until_pulled(root: &Path, disks: &Arc<Double>, pull: Pull) -> Option<(usize, 
     pulled.then(|| (answered, *plug.places().last().unwrap()))
 }
 
-fn pull_at(pull: Pull, golden: &Path) -> Option<(usize, &'static str)> {
-    let dir = fast_dir();
+/// A root that has this golden file.
+fn make_root(dir: &tempfile::TempDir, golden: &Path) -> PathBuf {
     let root = dir.path().join("root");
     std::fs::create_dir_all(root.join("golden")).unwrap();
     let name = golden.file_name().unwrap();
     std::fs::hard_link(golden, root.join("golden").join(name)).unwrap();
+    root
+}
+
+/// A golden file for all roots: it is read only.
+fn golden(dir: &tempfile::TempDir) -> PathBuf {
+    let root = dir.path().join("root");
+    Runtime::new().unwrap().block_on(async {
+        let disks = Double::new(&dir.path().join("devices"));
+        let all = open(&root, &disks, Steps::default()).await;
+        let name = all.named("ploop").unwrap().origin().golden.clone();
+        all.shared.paths.golden(&name)
+    })
+}
+
+fn pull_at(pull: Pull, golden: &Path) -> Option<(usize, &'static str)> {
+    let dir = fast_dir();
+    let root = make_root(&dir, golden);
     let disks = Double::new(&dir.path().join("devices"));
     let (answered, at) = until_pulled(&root, &disks, pull)?;
     if pull.server_dies {
         disks.restart();
     }
     let when = format!("{pull:?} ({at}), {answered} acts done");
+    Runtime::new()
+        .unwrap()
+        .block_on(ends_well(&root, &disks, answered, &when));
+    Some((answered, at))
+}
 
-    Runtime::new().unwrap().block_on(async {
-        let all = open(&root, &disks, Steps::default()).await;
-        let ploop = all.named("ploop").unwrap();
-        let found = world(&ploop).await;
-        let (before, now) = (after(&STORY[..answered]), STORY.get(answered));
-        let with = now.map(|_| after(&STORY[..=answered]));
-        // The act in flight is there in full or not at all.
-        let happened = with.as_ref() == Some(&found);
-        assert!(
-            found == before || happened,
-            "{when}: {found:?} is neither {before:?} nor {with:?}"
-        );
-        check_whole(&all, &disks, &when).await;
-        if let Some(act) = now {
-            let again = perform(&ploop, *act).await;
-            match (happened, *act) {
-                (false, _) => again.unwrap_or_else(|error| panic!("{when}: {error:?}")),
-                (true, Prepare(..) | View(..)) => {
-                    assert_eq!(
-                        again.unwrap_err().kind(),
-                        ErrorKind::AlreadyExists,
-                        "{when}"
-                    );
-                }
-                // containerd's retry of a commit that was answered by nobody.
-                (true, Commit(..)) => {
-                    assert_eq!(
-                        again.unwrap_err().kind(),
-                        ErrorKind::AlreadyExists,
-                        "{when}"
-                    );
-                }
-                (true, Remove(_)) => {
-                    assert_eq!(again.unwrap_err().kind(), ErrorKind::NotFound, "{when}");
-                }
+/// After so many acts of the story were answered for everything is as it should be, and it goes on to its
+/// end.
+async fn ends_well(root: &Path, disks: &Arc<Double>, answered: usize, when: &str) {
+    let all = open(root, disks, Steps::default()).await;
+    let ploop = all.named("ploop").unwrap();
+    let found = world(&ploop).await;
+    let (before, now) = (after(&STORY[..answered]), STORY.get(answered));
+    let with = now.map(|_| after(&STORY[..=answered]));
+    // The act in flight is there in full or not at all.
+    let happened = with.as_ref() == Some(&found);
+    assert!(
+        found == before || happened,
+        "{when}: {found:?} is neither {before:?} nor {with:?}"
+    );
+    check_whole(&all, disks, when).await;
+    if let Some(act) = now {
+        let again = perform(&ploop, *act).await;
+        match (happened, *act) {
+            (false, _) => again.unwrap_or_else(|error| panic!("{when}: {error:?}")),
+            (true, Prepare(..) | View(..)) => {
+                assert_eq!(
+                    again.unwrap_err().kind(),
+                    ErrorKind::AlreadyExists,
+                    "{when}"
+                );
             }
-            for act in &STORY[answered + 1..] {
-                let done = perform(&ploop, *act).await;
-                done.unwrap_or_else(|error| panic!("{when}: then {act:?}: {error:?}"));
+            // containerd's retry of a commit that was answered by nobody.
+            (true, Commit(..)) => {
+                assert_eq!(
+                    again.unwrap_err().kind(),
+                    ErrorKind::AlreadyExists,
+                    "{when}"
+                );
+            }
+            (true, Remove(_)) => {
+                assert_eq!(again.unwrap_err().kind(), ErrorKind::NotFound, "{when}");
             }
         }
-        assert_eq!(world(&ploop).await, after(&STORY), "{when}");
-        check_whole(&all, &disks, &when).await;
-    });
-    Some((answered, at))
+        for act in &STORY[answered + 1..] {
+            let done = perform(&ploop, *act).await;
+            done.unwrap_or_else(|error| panic!("{when}: then {act:?}: {error:?}"));
+        }
+    }
+    assert_eq!(world(&ploop).await, after(&STORY), "{when}");
+    check_whole(&all, disks, when).await;
 }
 
 #[test]
 fn the_plug_may_be_pulled_anywhere() {
-    // One golden file for all: it is read only.
     let dir = fast_dir();
-    let root = dir.path().join("root");
-    let golden = Runtime::new().unwrap().block_on(async {
-        let disks = Double::new(&dir.path().join("devices"));
-        let all = open(&root, &disks, Steps::default()).await;
-        let name = all.named("ploop").unwrap().origin().golden.clone();
-        all.shared.paths.golden(&name)
-    });
+    let golden = golden(&dir);
     let mut places = BTreeMap::<_, usize>::new();
     'story: for place in 0.. {
         for (server_dies, intents_last) in
@@ -290,3 +305,6 @@ fn the_plug_may_be_pulled_anywhere() {
         "{places:?}"
     );
 }
+
+#[path = "power_tests.rs"]
+mod power;

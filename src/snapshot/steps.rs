@@ -47,6 +47,11 @@ impl Plug {
         (steps, plug)
     }
 
+    /// Stops the next one.
+    pub(super) fn pull_next(&self) {
+        self.left.store(0, std::sync::atomic::Ordering::SeqCst);
+    }
+
     async fn pass(&self, place: &'static str) {
         self.places.lock().unwrap().push(place);
         if self.left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0 {

@@ -25,6 +25,8 @@ mod open;
 mod read;
 mod record;
 mod tables;
+#[cfg(test)]
+mod witness;
 
 pub use db::{New, Origin};
 pub use error::Error;
@@ -32,3 +34,5 @@ pub use flaw::Flaw;
 pub use ledger::Ledger;
 pub use open::Store;
 pub use record::{Id, Kind, Labels, Parent, Record, Seal, Stage, Timestamp, Usage};
+#[cfg(test)]
+pub(crate) use witness::{Moment, Witness, Written};

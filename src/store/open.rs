@@ -108,13 +108,20 @@ impl Store {
 }
 
 fn open(path: &Path) -> Result<Database, Error> {
-    Database::builder()
-        .set_cache_size(CACHE)
-        .create(path)
-        .map_err(|error| Error::Open {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    #[cfg(test)]
+    if let Some(watched) = super::witness::backend(path) {
+        let database = builder.create_with_backend(watched);
+        return database.map_err(|error| Error::Open {
             path: path.to_owned(),
             source: Box::new(error.into()),
-        })
+        });
+    }
+    builder.create(path).map_err(|error| Error::Open {
+        path: path.to_owned(),
+        source: Box::new(error.into()),
+    })
 }
 
 /// Makes an empty store, under another name first.
