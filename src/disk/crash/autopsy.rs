@@ -15,7 +15,6 @@ use crate::disk::pending::Identity;
 use crate::disk::request::Op;
 use crate::disk::serve::Disk;
 use crate::disk::shared::Shared;
-use crate::format::ploop::InUse;
 use crate::image::{Defect, Format, Image, Seal, Severity, check, ploop};
 use crate::io::crash::{Contents, CrashFile};
 use crate::io::sectors::{self, BYTES, Id};
@@ -292,7 +291,7 @@ fn wrong(sector: usize, bytes: &[u8]) -> String {
 /// What must be true of an image that nobody has opened yet.
 fn raw(top: &CrashFile, closing: bool) -> Result<(), String> {
     let report = now(check::check(top)).map_err(|error| told("check", &error))?;
-    let in_use = report.header.is_some_and(|it| it.in_use() == InUse::Yes);
+    let in_use = report.defects.contains(&Defect::InUse);
     for defect in &report.defects {
         if defect.severity() == Severity::Corrupt {
             return Err(format!("before it is opened: {defect}"));
@@ -308,7 +307,7 @@ fn raw(top: &CrashFile, closing: bool) -> Result<(), String> {
 /// What must be true of one that is open. `kept`: does the pending file name places beyond the index?
 fn opened(top: &CrashFile, kept: bool) -> Result<(), String> {
     let report = now(check::check(top)).map_err(|error| told("check", &error))?;
-    if report.header.is_none_or(|it| it.in_use() != InUse::Yes) {
+    if !report.defects.contains(&Defect::InUse) {
         return Err("open, but not marked as in use".into());
     }
     for defect in &report.defects {
