@@ -115,14 +115,10 @@ pub fn take(path: &Path) -> Result<Answer, Failed> {
 /// # Errors
 /// If the host refuses, or there is no such file.
 pub fn keep_out(path: &Path) -> Result<Answer, Failed> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|source| Failed {
-            act: "open",
-            source,
-        })?;
+    let mut file = File::open(path).map_err(|source| Failed {
+        act: "open",
+        source,
+    })?;
     Ok(match lock(&mut file)? {
         Some(holder) => Answer::Theirs(holder),
         None => Answer::Ours(Lock { _file: file }),

@@ -222,13 +222,13 @@ pub enum Error {
     },
     /// A daemon has the root that is to be checked.
     #[error(
-        "{root} is in use by ploop-snapshotter (process {owner}): stop that first; its containers go on, their \
+        "{root} is in use by ploop-snapshotter ({owner}): stop that first; its containers go on, their \
          disks are served by ploopd"
     )]
     RootBusy {
         /// The root.
         root: PathBuf,
-        /// The process that has it.
+        /// What its lock says about the holder.
         owner: String,
     },
     /// The directory is none of ours.

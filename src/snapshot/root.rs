@@ -42,24 +42,16 @@ pub(super) fn claim(paths: &Paths) -> Result<RootLock, Error> {
 /// Takes the lock of a root that is only looked at: nothing is made or written.
 ///
 /// While it is held no daemon starts there. A root without a lock's file is one that no daemon has.
-pub(super) fn hold(paths: &Paths) -> Result<Option<File>, Error> {
+pub(super) fn hold(paths: &Paths) -> Result<Option<Lock>, Error> {
     let path = paths.lock();
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::file("open", &path)(error)),
-    };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut owner = String::new();
-            let _ = file.read_to_string(&mut owner);
-            Err(Error::RootBusy {
-                root: paths.root().to_owned(),
-                owner: owner.trim().to_owned(),
-            })
-        }
-        Err(error) => Err(Error::file("lock", &path)(error.into())),
+    match lock::patiently(|| lock::keep_out(&path)) {
+        Ok(Answer::Ours(lock)) => Ok(Some(lock)),
+        Ok(Answer::Theirs(holder)) => Err(Error::RootBusy {
+            root: paths.root().to_owned(),
+            owner: holder.to_string(),
+        }),
+        Err(Failed { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(Failed { act, source }) => Err(Error::file(act, &path)(source)),
     }
 }
 
