@@ -44,7 +44,7 @@ pub struct Mended {
 /// Mends a root as far as that is safe.
 ///
 /// # Errors
-/// As for [`super::check`]; and if a copy cannot be made or a file cannot be changed. What was mended until
+/// As for [`super::check()`]; and if a copy cannot be made or a file cannot be changed. What was mended until
 /// then stays mended, and each copy is kept.
 pub fn repair(root: &Path) -> Result<Mended, Error> {
     let paths = Paths::new(root);
