@@ -112,6 +112,7 @@ fn a_killed_server_is_followed_by_one_that_goes_on() {
         (1, 1, 5, 15_000),
         (50, 1, 2, 20_000),
         (200, 4, 1, 30_000),
+        (200, 8, 1, 30_000),
         (200, 1, 1, 40_000),
     ] {
         if devices == 200 && servers == 1 && !long {

@@ -189,12 +189,6 @@ fn ublk() -> (Vec<Row>, bool) {
             "6.16",
         ),
         (
-            "ublk quiesce",
-            features.quiesce(),
-            "a planned restart of ploopd holds I/O as long as its death does",
-            "6.16",
-        ),
-        (
             "ublk size change",
             features.update_size(),
             "a disk gets another size only while nobody uses it",

@@ -188,17 +188,16 @@ impl Devices {
         }
     }
 
-    /// The end of this process. Devices that outlive it are made ready for the next server; the others
+    /// The end of this process. Devices that outlive it wait for the next server; the others
     /// die, and go when those who have them open close them.
     ///
     /// # Errors
     /// If the kernel refuses to unmount.
     pub fn close(&self) -> Result<(), Error> {
         match &self.0 {
-            Way::Ublk(ublk) => {
-                ublk.hand_over();
-                Ok(())
-            }
+            // The end of this process hands them over. Quiescing each first (Linux 6.16) only takes
+            // longer: 50 devices held their requests for 2.9 s with it, and for 1.1 s after a kill.
+            Way::Ublk(_) => Ok(()),
             Way::Looped(looped) => looped.close(),
         }
     }

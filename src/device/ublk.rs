@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
@@ -45,14 +45,11 @@ const RELEASE: Duration = Duration::from_secs(60);
 const OPENERS: Duration = Duration::from_secs(2);
 /// How often the kernel is asked again.
 const PAUSE: Duration = Duration::from_millis(4);
-/// How long requests may take to end when a device is handed over.
-const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// A device of this process.
 struct Bound {
     number: u32,
     device: Device,
-    granted: Features,
     /// Hears that the shard has let go of queue and node.
     ended: Receiver<()>,
 }
@@ -136,7 +133,6 @@ impl Ublk {
                 let bound = Bound {
                     number,
                     device: device.clone(),
-                    granted: added.granted,
                     ended,
                 };
                 self.lock().insert(name.to_owned(), bound);
@@ -226,7 +222,6 @@ impl Ublk {
         let bound = Bound {
             number,
             device: device.clone(),
-            granted,
             ended,
         };
         self.lock().insert(name.to_owned(), bound);
@@ -325,27 +320,6 @@ impl Ublk {
     pub(super) fn stands(&self, name: &str) -> bool {
         let number = self.lock().get(name).map(|bound| bound.number);
         number.is_some_and(|number| sysfs(number).exists())
-    }
-
-    /// Lets go of every device for the next server: requests wait for it.
-    pub(super) fn hand_over(&self) {
-        let left: Vec<_> = self.lock().drain().collect();
-        thread::scope(|scope| {
-            for (name, bound) in left {
-                scope.spawn(move || {
-                    if !bound.granted.quiesce() {
-                        return;
-                    }
-                    match self.control.quiesce(bound.number, HAND_OVER) {
-                        Ok(()) => {
-                            let _ = bound.ended.recv_timeout(HAND_OVER);
-                        }
-                        // The end of this process does it as well, only not as fast.
-                        Err(error) => tracing::warn!(disk = %name, %error, "not quiesced"),
-                    }
-                });
-            }
-        });
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Bound>> {

@@ -196,7 +196,6 @@ impl Control {
                 wish.zero_copy && features.zero_copy(),
                 uapi::UBLK_F_SUPPORT_ZERO_COPY | uapi::UBLK_F_AUTO_BUF_REG,
             ),
-            (features.quiesce(), uapi::UBLK_F_QUIESCE),
             (features.update_size(), uapi::UBLK_F_UPDATE_SIZE),
             (features.no_partition_scan(), uapi::UBLK_F_NO_AUTO_PART_SCAN),
             (features.safe_stop(), uapi::UBLK_F_SAFE_STOP_DEV),
@@ -326,15 +325,6 @@ impl Control {
     pub fn end_recovery(&self, id: u32) -> Result<(), Error> {
         let op = uapi::UBLK_U_CMD_END_USER_RECOVERY;
         self.plain("END_USER_RECOVERY", op, id, own_pid())
-    }
-
-    /// Lets requests under way end, and holds new ones for the next server.
-    ///
-    /// # Errors
-    /// What the kernel says; a device for which this fails may hold requests all the same.
-    pub fn quiesce(&self, id: u32, patience: Duration) -> Result<(), Error> {
-        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        self.plain("QUIESCE_DEV", uapi::UBLK_U_CMD_QUIESCE_DEV, id, millis)
     }
 
     /// Changes a running device's size, in bytes.

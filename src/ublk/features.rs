@@ -43,12 +43,6 @@ impl Features {
         self.has((uapi::UBLK_F_SUPPORT_ZERO_COPY | uapi::UBLK_F_AUTO_BUF_REG) as u64)
     }
 
-    /// A device can be made ready for another server without an error to anybody (6.16).
-    #[must_use]
-    pub const fn quiesce(self) -> bool {
-        self.has(uapi::UBLK_F_QUIESCE as u64)
-    }
-
     /// A running device can change its size (6.16).
     #[must_use]
     pub const fn update_size(self) -> bool {
