@@ -41,8 +41,7 @@ test: ## everything: Rust tests, containerd's conformance suite, real containerd
 
 crash-test: ## every stop at every moment of many scenarios, and deliberate bugs that must be caught (STATES=1000000, SEED=7)
 	@tests/needs test
-	@STATES=$(STATES) SEED=$(SEED) cargo test --locked --quiet --lib -- --ignored --nocapture disk::crash snapshot::recover::tests
-	@cargo test --locked --lib -- disk::crash snapshot::recover::tests
+	@tests/suites --here crash
 
 conformance: ## containerd's own snapshotter suite: over our socket and through containerd
 	@tests/needs test
