@@ -161,8 +161,6 @@ fn levels_that_do_not_fit_together_are_refused() {
         deltas.pop();
     };
     let other = ClusterSize::new(128 << 10).unwrap();
-    let smaller = engine.create("smaller.hds", SIZE / 2, ClusterSize::DEFAULT);
-    with(smaller, &["512 KiB", "1.00 MiB", "never smaller"]);
     let missing = ploop(&engine.path("missing.hds"), None);
     with(missing, &["No such file"]);
     let raw_file = engine.path("upper.raw");

@@ -41,6 +41,14 @@ pub(crate) enum Act {
     Snapshot,
     /// Close cleanly and open again.
     Reopen,
+    /// Become larger by so many clusters, and fill the last one.
+    Grow {
+        clusters: u64,
+        fill: u8,
+    },
+    /// Zero what is to be cut off, seal the top, put a new delta on it that is as large as the disk was at
+    /// first.
+    Shrink,
 }
 
 /// A run of sectors: mostly short ones, sometimes whole clusters, sometimes many.
@@ -66,6 +74,8 @@ pub(crate) fn act() -> impl Strategy<Value = Act> {
         3 => place().prop_map(|(at, len)| Act::Zero { at, len }),
         2 => Just(Act::Snapshot),
         1 => Just(Act::Reopen),
+        1 => (1..6_u64, 1..=255_u8).prop_map(|(clusters, fill)| Act::Grow { clusters, fill }),
+        1 => Just(Act::Shrink),
     ]
 }
 
@@ -131,11 +141,27 @@ pub(crate) fn play(
                 disk.write_zeroes(at, len);
                 bytes_mut(&mut model, at, len).fill(0);
             }
-            Act::Snapshot => {
+            Act::Grow { clusters, fill } => {
+                let size = model.len() as u64 + clusters * CLUSTER;
+                disk.grow(size).unwrap();
+                assert_eq!(disk.handle.size(), size);
+                model.resize(usize::try_from(size).unwrap(), 0);
+                let at = size - CLUSTER;
+                let data = pattern(at, CLUSTER, fill);
+                disk.try_write(at, &data, false).unwrap();
+                bytes_mut(&mut model, at, CLUSTER).copy_from_slice(&data);
+            }
+            Act::Snapshot | Act::Shrink => {
+                if matches!(act, Act::Shrink) {
+                    let rest = model.len() as u64 - SIZE;
+                    disk.write_zeroes(SIZE, rest);
+                    model.truncate(usize::try_from(SIZE).unwrap());
+                }
                 let seal = disk.seal();
                 let top = deltas.last_mut().unwrap();
                 *top = ploop(&top.path, Some(seal));
-                deltas.push(engine.create(&format!("{}.hds", deltas.len()), SIZE, cluster));
+                let size = model.len() as u64;
+                deltas.push(engine.create(&format!("{}.hds", deltas.len()), size, cluster));
                 disk = engine.open(&deltas);
             }
             Act::Reopen => {
@@ -151,9 +177,16 @@ pub(crate) fn play(
             );
         }
     }
+    let found = disk.read_all();
+    let first = found
+        .iter()
+        .zip(&model)
+        .position(|(one, other)| one != other);
     assert!(
-        disk.read_all() == model,
-        "the whole disk, before it is closed"
+        found == model,
+        "the whole disk, before it is closed: {} bytes for {}, another at {first:?}",
+        found.len(),
+        model.len()
     );
     let seal = disk.seal();
     let top = deltas.last_mut().unwrap();

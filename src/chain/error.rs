@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::image;
-use crate::units::{Bytes, ClusterSize};
+use crate::units::ClusterSize;
 
 /// Why a chain cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -46,18 +46,6 @@ pub enum Error {
         found: ClusterSize,
         /// The chain's.
         expected: ClusterSize,
-    },
-    /// A child that is smaller than its parent would cut content off.
-    #[error(
-        "delta {path} is a disk of {found}, its parent one of {parent}: a child is never smaller"
-    )]
-    Shrunk {
-        /// Which.
-        path: PathBuf,
-        /// Its size.
-        found: Bytes,
-        /// Its parent's size.
-        parent: Bytes,
     },
     /// A raw file that is not the base.
     #[error("{path} is a raw file: only the lowest level of a chain may be one")]

@@ -7,7 +7,7 @@ use super::Error;
 use super::map::{Level, MAX_LEVELS, Map};
 use crate::image::{Format, Image};
 use crate::io::File;
-use crate::units::{Bytes, ClusterSize};
+use crate::units::ClusterSize;
 
 /// The sealed levels of a chain. Shared by every disk that stands on them.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ impl<F: File> Base<F> {
     /// These levels with one more on top.
     ///
     /// # Errors
-    /// If the image does not fit on the levels below it: another cluster size, a smaller disk, a raw
-    /// file that is not the base, or one level too many. `path` is for the message.
+    /// If the image does not fit on the levels below it: another cluster size, a raw file that is not
+    /// the base, or one level too many. `path` is for the message.
     pub fn with(&self, image: &Image, file: Arc<F>, path: &Path) -> Result<Self, Error> {
         let depth = self.files.len();
         let level = u16::try_from(depth)
@@ -46,7 +46,7 @@ impl<F: File> Base<F> {
                 path: path.to_owned(),
             });
         }
-        fits(path, image.cluster(), self.cluster, image.size(), self.size)?;
+        fits(path, image.cluster(), self.cluster)?;
         let mut files = self.files.clone();
         files.push(file);
         Ok(Self {
@@ -88,27 +88,16 @@ impl<F: File> Base<F> {
     }
 }
 
-/// May an image of this shape stand on levels of that shape?
-pub(super) fn fits(
-    path: &Path,
-    found: ClusterSize,
-    expected: ClusterSize,
-    size: u64,
-    parent: u64,
-) -> Result<(), Error> {
-    let path = || path.to_owned();
+/// May an image with these clusters stand on levels with those?
+///
+/// Its disk may have any size. A smaller one shows a part of what lies below, and the rest again when it grows:
+/// whoever shrinks a disk zeroes what he cuts off first, in the level below.
+pub(super) fn fits(path: &Path, found: ClusterSize, expected: ClusterSize) -> Result<(), Error> {
     if found != expected {
         return Err(Error::ClusterSize {
-            path: path(),
+            path: path.to_owned(),
             found,
             expected,
-        });
-    }
-    if size < parent {
-        return Err(Error::Shrunk {
-            path: path(),
-            found: Bytes(size),
-            parent: Bytes(parent),
         });
     }
     Ok(())

@@ -73,13 +73,7 @@ impl Chains {
         let peeked = peek(&last.path);
         let base = self.base(sealed, peeked.as_ref().map(Header::cluster))?;
         if let Some(header) = peeked {
-            fits(
-                &last.path,
-                header.cluster(),
-                base.cluster(),
-                header.size(),
-                base.size(),
-            )?;
+            fits(&last.path, header.cluster(), base.cluster())?;
         }
         Ok((base, Some(open_top(&last.path)?)))
     }

@@ -47,6 +47,19 @@ impl Top {
         self.next
     }
 
+    /// Places up to here are used up, whatever became of them.
+    pub fn skip_to(&mut self, end: Place) {
+        self.next = self.next.max(end);
+    }
+
+    /// Clusters have other places now, and the index says so. Nothing may be pending.
+    pub fn moved(&mut self, clusters: &[(Cluster, Place)]) {
+        for (cluster, place) in clusters {
+            self.map.publish(*cluster, *place);
+            self.map.settle(*cluster);
+        }
+    }
+
     /// Is a request placing this cluster?
     #[must_use]
     pub fn is_busy(&self, cluster: Cluster) -> bool {

@@ -12,7 +12,7 @@ use super::verdict::Verdict;
 use crate::format::ploop::InUse;
 use crate::image::check::{self, Level};
 use crate::image::{Defect, Error, Format};
-use crate::io::{Direct, File, now};
+use crate::io::{Direct, now};
 
 /// What was found in one file.
 struct Found {
@@ -95,7 +95,6 @@ fn look(path: &Path, format: Format, file: &Direct) -> Result<Found> {
     let path = path.to_owned();
     if format == Format::Raw {
         let level = Level {
-            size: file.len()?,
             cluster: None,
             in_use: false,
         };
@@ -107,7 +106,6 @@ fn look(path: &Path, format: Format, file: &Direct) -> Result<Found> {
     }
     let report = now(check::check(file)).with_context(|| path.display().to_string())?;
     let level = report.header.map(|header| Level {
-        size: header.size(),
         cluster: Some(header.cluster()),
         in_use: header.in_use() == InUse::Yes,
     });

@@ -121,7 +121,7 @@ fn disk(folder: &Path, depth: usize) -> Disk<Uring> {
     let (pending, _) = Pending::open(&folder.join("pending"), &identity).unwrap();
     let writable = Writable {
         file: Uring::new(host).unwrap(),
-        header: opened.header,
+        header: opened.header.into(),
         top: Top::new(&opened.entries, opened.end).into(),
         pending: Some(pending).into(),
         length: SIZE.start_of_place(opened.end).into(),

@@ -71,6 +71,14 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// The disk stays as large as it is.
+    #[error("disk {id} cannot be made larger: {why}")]
+    NotGrown {
+        /// Which disk.
+        id: String,
+        /// Why.
+        why: String,
+    },
     /// A read-only disk has no top to seal.
     #[error("disk {id} is read-only: there is nothing to seal")]
     ReadOnly {

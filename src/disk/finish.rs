@@ -56,5 +56,5 @@ impl<F: File> Disk<F> {
 
 async fn close_image<F: File>(writable: &Writable<F>) -> Result<Seal, crate::image::Error> {
     let end = writable.top.borrow().end();
-    ploop::seal(&writable.file, &writable.header, end).await
+    ploop::seal(&writable.file, &writable.header.get(), end).await
 }

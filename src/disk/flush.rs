@@ -195,7 +195,7 @@ impl<F: File> Disk<F> {
             let write = || async {
                 write_index_page(
                     &writable.file,
-                    &writable.header,
+                    &writable.header.get(),
                     page,
                     buffer.clone(),
                     |cluster| {

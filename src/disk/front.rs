@@ -49,6 +49,12 @@ impl Local {
         Spawner(Weak::clone(&self.executor))
     }
 
+    /// Bytes of the disk, now.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.resident.size()
+    }
+
     /// What the disk is called.
     #[must_use]
     pub fn id(&self) -> &str {

@@ -151,10 +151,10 @@ impl DiskHandle {
         &self.shared.id
     }
 
-    /// Its size in bytes.
+    /// Its size in bytes, now.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.shared.size
+        self.shared.size()
     }
 
     /// Does it refuse writes?
@@ -209,6 +209,19 @@ impl DiskHandle {
             }),
             Err(_) => Err(Error::Closed { id: id() }),
         }
+    }
+
+    /// Makes the disk at least `size` bytes large, in whole clusters. Requests wait meanwhile, for
+    /// milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::NotGrown`] if it is read-only, has failed, or would become smaller; what the host says.
+    pub async fn grow(&self, size: u64) -> Result<(), Error> {
+        let (answer, done) = oneshot::channel();
+        send(&self.mailbox, Letter::Grow(self.key, size, answer));
+        done.await.map_err(|_| Error::Closed {
+            id: self.shared.id.clone(),
+        })?
     }
 
     /// Ends the disk: answers what is under way, writes everything into the image, closes the files.

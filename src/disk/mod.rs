@@ -22,6 +22,7 @@ mod finish;
 mod flush;
 mod front;
 mod gate;
+mod grow;
 mod handle;
 mod hold;
 mod lent;

@@ -150,7 +150,7 @@ impl<F: File> ReadyTop<F> {
     pub(super) fn into_writable(self) -> Writable<F> {
         Writable {
             file: self.file,
-            header: self.header,
+            header: self.header.into(),
             top: self.top.into(),
             pending: Some(self.pending).into(),
             length: self.length.into(),

@@ -91,6 +91,15 @@ impl Identity {
         })
     }
 
+    /// The same image, when its disk has so many clusters.
+    #[cfg(test)]
+    pub(super) fn with(&self, clusters: u32) -> Self {
+        Self {
+            clusters,
+            ..self.clone()
+        }
+    }
+
     fn encode(&self) -> [u8; 64] {
         let mut bytes = [0; 64];
         bytes[..8].copy_from_slice(MAGIC);
@@ -161,18 +170,7 @@ impl Pending {
         let file = options.truncate(left.is_empty()).open(path)?;
         file.set_len(bytes as u64)?;
         file.write_all_at(&identity.encode(), 0)?;
-        // SAFETY: a fresh mapping of a file that is that long; nobody truncates it while it lives.
-        let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )?
-        };
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = map(&file, bytes)?;
         let mut backed = vec![false; bytes / 4096];
         for (cluster, _) in &left {
             backed[page_of(*cluster)] = true;
@@ -190,6 +188,24 @@ impl Pending {
             },
             left,
         ))
+    }
+
+    /// Makes room for the entries of a larger disk. What is kept stays.
+    ///
+    /// # Errors
+    /// What the host says; the file then keeps as many entries as before.
+    pub(super) fn grow(&mut self, clusters: u32) -> io::Result<()> {
+        let bytes = (HEADER + clusters as usize * 4).next_multiple_of(4096);
+        if bytes > self.bytes {
+            self.file.set_len(bytes as u64)?;
+            let start = map(&self.file, bytes)?;
+            // SAFETY: mapped in `open` or here with this length, and no entry of it is borrowed.
+            let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+            (self.start, self.bytes) = (start, bytes);
+            self.backed.resize(bytes / 4096, false);
+        }
+        self.clusters = self.clusters.max(clusters);
+        Ok(())
     }
 
     fn entry(&self, cluster: Cluster) -> Option<&AtomicU32> {
@@ -270,6 +286,22 @@ impl Drop for Pending {
     }
 }
 
+/// A mapping of the file's first bytes.
+fn map(file: &fs::File, bytes: usize) -> io::Result<NonNull<AtomicU32>> {
+    // SAFETY: a fresh mapping of a file that is that long; nobody truncates it while it lives.
+    let start = unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            bytes,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            file,
+            0,
+        )?
+    };
+    Ok(NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?)
+}
+
 /// The page of the file that holds a cluster's entry.
 const fn page_of(cluster: Cluster) -> usize {
     HEADER / 4096 + cluster.0 as usize / PAGE
@@ -284,7 +316,9 @@ fn read_left(path: &Path, identity: &Identity) -> io::Result<Vec<(Cluster, Place
     };
     let header = Piece::zeroed(64);
     now(file.read_at(0, header.clone()))?;
-    let mut same = header.to_vec() == identity.encode();
+    let (found, expected) = (header.to_vec(), identity.encode());
+    // How many clusters it was made for says nothing: the disk may have grown since.
+    let mut same = found[..16] == expected[..16] && found[24..] == expected[24..];
     same |= sabotaged(Bug::PendingOfAnyBoot);
     if !same {
         return Ok(Vec::new());
@@ -367,6 +401,33 @@ mod tests {
             let (mut pending, _) = Pending::open(&path, &image).unwrap();
             assert_eq!(pending.keep(Cluster(1), Place(1)), Kept::Yes);
         }
+    }
+
+    #[test]
+    fn it_grows_with_its_disk_and_is_found_again_by_either_size() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("pending");
+        let image = identity(folder.path(), "image", 1);
+        let (mut pending, _) = Pending::open(&path, &image).unwrap();
+        assert_eq!(pending.keep(Cluster(4999), Place(7)), Kept::Yes);
+        pending.grow(50_000).unwrap();
+        for (cluster, kept) in [(49_999, Kept::Yes), (50_000, Kept::NoRoom)] {
+            assert_eq!(pending.keep(Cluster(cluster), Place(8)), kept);
+        }
+        drop(pending);
+        let larger = Identity {
+            clusters: 50_000,
+            ..image
+        };
+        let (pending, left) = Pending::open(&path, &larger).unwrap();
+        assert_eq!(
+            left,
+            [(4999, 7), (49_999, 8)].map(|(c, p)| (Cluster(c), Place(p)))
+        );
+        drop(pending);
+        // Its disk never became larger.
+        let (_, left) = Pending::open(&path, &image).unwrap();
+        assert_eq!(left, [(Cluster(4999), Place(7))]);
     }
 
     #[test]

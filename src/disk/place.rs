@@ -29,7 +29,7 @@ fn ahead() -> u64 {
 /// The writable level of a disk: its file, and what is known of it.
 pub(super) struct Writable<F> {
     pub(super) file: F,
-    pub(super) header: Header,
+    pub(super) header: Cell<Header>,
     pub(super) top: RefCell<Top>,
     /// Where entries outlive the process; `None` for a disk that need not (tests over memory).
     pub(super) pending: RefCell<Option<Pending>>,

@@ -19,6 +19,19 @@ pub(super) struct Resident {
     disk: Disk<Uring>,
     under_way: Cell<usize>,
     idle: Gate,
+    /// Do new requests wait?
+    held: Cell<bool>,
+    free: Gate,
+}
+
+/// New requests wait, as long as this lives.
+struct Held<'a>(&'a Resident);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.set(false);
+        self.0.free.open();
+    }
 }
 
 /// One request under way.
@@ -40,6 +53,8 @@ impl Resident {
             disk,
             under_way: Cell::new(0),
             idle: Gate::default(),
+            held: Cell::new(false),
+            free: Gate::default(),
         }
     }
 
@@ -48,8 +63,16 @@ impl Resident {
         &self.disk.shared.id
     }
 
+    /// Bytes of the disk, now.
+    pub(super) fn size(&self) -> u64 {
+        self.disk.shared.size()
+    }
+
     /// Serves one request; never panics.
     pub(super) async fn serve(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
+        while self.held.get() {
+            self.free.pass().await;
+        }
         self.under_way.set(self.under_way.get() + 1);
         let _under_way = UnderWay(self);
         // A request that is never answered hangs a container: even a bug of ours must end in an answer.
@@ -62,6 +85,34 @@ impl Resident {
                     .fail("a request made the disk panic; this is a bug");
                 Err(Errno::IO)
             })
+    }
+
+    /// Makes the disk larger. Requests that come meanwhile are served after it; never panics.
+    pub(super) async fn grow(&self, size: u64) -> Result<(), Error> {
+        let refused = |why: &str| {
+            Err(Error::NotGrown {
+                id: self.id().to_owned(),
+                why: why.to_owned(),
+            })
+        };
+        // Whoever waits for space may wait for minutes, and the others would wait behind us.
+        if self.disk.shared.counters.read().held_requests > 0 {
+            return refused("it waits for space on the host");
+        }
+        while self.held.replace(true) {
+            self.free.pass().await;
+        }
+        let _held = Held(self);
+        while self.under_way.get() > 0 {
+            self.idle.pass().await;
+        }
+        let grown = AssertUnwindSafe(self.disk.grow(size)).catch_unwind().await;
+        grown.unwrap_or_else(|_| {
+            self.disk
+                .shared
+                .fail("growing the disk made it panic; this is a bug");
+            refused("it panicked; this is a bug")
+        })
     }
 
     /// Ends a disk: nobody can reach it any more, whoever waits for space gets an error.

@@ -45,7 +45,7 @@ impl<F: File> Disk<F> {
     }
 
     async fn dispatch(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
-        admit(op, range, self.shared.size, self.shared.read_only)?;
+        admit(op, range, self.shared.size(), self.shared.read_only)?;
         let Some(writable) = &self.writable else {
             return if op == Op::Read {
                 self.read(range, piece).await

@@ -127,7 +127,7 @@ fn disk() -> (Disk<Arc<Watched>>, Arc<Watched>) {
     file.taken();
     let writable = Writable {
         file: Arc::clone(&file),
-        header: opened.header,
+        header: opened.header.into(),
         top: Top::new(&opened.entries, opened.end).into(),
         pending: None.into(),
         length: K.into(),

@@ -39,6 +39,8 @@ pub(super) enum Letter {
     Request(u64, Request),
     /// Something that takes requests for a disk here.
     Front(u64, Box<dyn Front>),
+    /// Become at least so large.
+    Grow(u64, u64, oneshot::Sender<Result<(), Error>>),
     /// No more requests; finish; with `true`, seal.
     Close(u64, bool, oneshot::Sender<Result<Option<Seal>, Error>>),
     /// End when the last disk is closed, its files too.
@@ -191,6 +193,15 @@ impl Residents {
                 // Dropped if there is no such disk: its sender hears the silence.
                 if let Some(resident) = resident {
                     front.begin(Local::new(resident, executor));
+                }
+            }
+            Letter::Grow(key, size, reply) => {
+                let resident = self.disks.borrow().get(&key).cloned();
+                // Dropped if there is no such disk: its sender hears the silence.
+                if let Some(resident) = resident {
+                    executor.spawn(async move {
+                        let _ = reply.send(resident.grow(size).await);
+                    });
                 }
             }
             Letter::Close(key, seal, reply) => {

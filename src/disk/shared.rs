@@ -1,7 +1,7 @@
 //! What everybody may know of a disk while its own thread works.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::stats::Counters;
 use crate::units::ClusterSize;
@@ -10,7 +10,7 @@ use crate::units::ClusterSize;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) id: String,
-    pub(super) size: u64,
+    size: AtomicU64,
     pub(super) cluster: ClusterSize,
     pub(super) depth: usize,
     pub(super) read_only: bool,
@@ -29,7 +29,7 @@ impl Shared {
     ) -> Self {
         Self {
             id,
-            size,
+            size: size.into(),
             cluster,
             depth,
             read_only,
@@ -37,6 +37,15 @@ impl Shared {
             failed: OnceLock::new(),
             closing: AtomicBool::new(false),
         }
+    }
+
+    /// Bytes of the disk. It only grows, and only while nobody is served.
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    pub(super) fn grow(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
     }
 
     /// Why the disk answers errors for good, if it does.

@@ -252,6 +252,19 @@ impl Header {
         self
     }
 
+    /// The same header for a disk of another size, rounded up to whole clusters. What it says about the
+    /// image's state stays.
+    ///
+    /// # Errors
+    /// [`Error::Entries`] if the size is zero, or too large for the cluster size.
+    pub fn grown(self, size: u64) -> Result<Self, Error> {
+        let mut new = Self::new(size, self.cluster)?;
+        new.raw.in_use = self.raw.in_use;
+        new.raw.flags = self.raw.flags;
+        new.raw.extension = self.raw.extension;
+        Ok(new)
+    }
+
     /// Which version of the format.
     #[must_use]
     pub fn version(&self) -> Version {

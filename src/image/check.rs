@@ -139,8 +139,6 @@ pub async fn repair<F: File>(file: &F) -> Result<Report, Error> {
 /// What a chain needs to know of each of its deltas.
 #[derive(Clone, Copy, Debug)]
 pub struct Level {
-    /// The disk's size in bytes.
-    pub size: u64,
     /// The cluster size; a plain file has none.
     pub cluster: Option<ClusterSize>,
     /// Does its header say that it is in use?
@@ -152,26 +150,15 @@ pub struct Level {
 pub fn chain(levels: &[Level]) -> Vec<(usize, Defect)> {
     let mut defects = Vec::new();
     let chain = levels.iter().find_map(|level| level.cluster);
-    let mut below = 0;
     for (index, level) in levels.iter().enumerate() {
         if let (Some(found), Some(chain)) = (level.cluster, chain)
             && found != chain
         {
             defects.push((index, Defect::OtherCluster { found, chain }));
         }
-        if level.size < below {
-            defects.push((
-                index,
-                Defect::Shrinks {
-                    size: level.size,
-                    below,
-                },
-            ));
-        }
         if level.in_use && index + 1 < levels.len() {
             defects.push((index, Defect::LowerInUse));
         }
-        below = below.max(level.size);
     }
     defects
 }

@@ -166,14 +166,6 @@ pub enum Defect {
         /// The chain's.
         chain: ClusterSize,
     },
-    /// A delta is smaller than the one below it.
-    #[error("disk of {size} bytes is smaller than that of the delta below it, {below}")]
-    Shrinks {
-        /// This delta's disk.
-        size: u64,
-        /// The disk below.
-        below: u64,
-    },
     /// A delta below the top is in use.
     #[error("image is in use, and is not the top of the chain")]
     LowerInUse,
@@ -205,7 +197,6 @@ impl Defect {
             | Self::PastLast { .. }
             | Self::More(_)
             | Self::OtherCluster { .. }
-            | Self::Shrinks { .. }
             | Self::LowerInUse => Severity::Corrupt,
         }
     }
@@ -246,7 +237,7 @@ impl Defect {
             Self::InUse | Self::UnknownInUse(_) | Self::LowerInUse => Some(44),
             Self::Converting | Self::UnknownFlags(_) | Self::NotEmpty(_) => Some(52),
             Self::StaleExtension(_) | Self::Extension(_) | Self::LostExtension(_) => Some(56),
-            Self::SmallDisk { .. } | Self::Shrinks { .. } => Some(36),
+            Self::SmallDisk { .. } => Some(36),
             Self::OtherCluster { .. } => Some(28),
             _ => self
                 .cluster()
@@ -282,9 +273,7 @@ impl Defect {
             Self::SmallDisk { .. } => "nothing; the rest of its last clusters is not used",
             Self::StaleExtension(_) | Self::LostExtension(_) => "nothing; it is ignored",
             Self::Extension(_) => "nothing for reading; it cannot be opened for writing here",
-            Self::OtherCluster { .. } | Self::Shrinks { .. } => {
-                "name the deltas of one chain, the lowest first"
-            }
+            Self::OtherCluster { .. } => "name the deltas of one chain, the lowest first",
             Self::LowerInUse => {
                 "only the top of a chain may be written: detach whatever writes to this file, \
                  then check it alone with `ploop check --repair`"

@@ -69,6 +69,19 @@ pub enum Error {
         /// The owner's first free place.
         end: u32,
     },
+    /// A disk that should become smaller.
+    #[error("a disk of {size} bytes does not shrink to {asked}")]
+    Smaller {
+        /// What it has.
+        size: u64,
+        /// What it should have.
+        asked: u64,
+    },
+    /// The file is as large as an index can name.
+    #[error(
+        "its file is as large as an index can name: there is no place left to move clusters to"
+    )]
+    NoPlace,
     /// A plain file that is no disk, or too large for one.
     #[error("plain file of {0} bytes is no disk: it holds no sector, or more clusters than a map")]
     RawSize(u64),
@@ -104,6 +117,8 @@ impl Error {
             | Self::Version1
             | Self::Extension
             | Self::ClusterSize { .. }
+            | Self::Smaller { .. }
+            | Self::NoPlace
             | Self::RawSize(_) => Kind::Invalid,
         }
     }

@@ -13,12 +13,14 @@ pub mod raw;
 mod any;
 mod defect;
 mod error;
+mod grow;
 mod scan;
 mod seal;
 
 pub use any::{Format, Image};
 pub use defect::{Defect, Severity};
 pub use error::{Error, Kind};
+pub use grow::{Grown, NotGrown, grow};
 pub use seal::Seal;
 
 pub use crate::format::ploop::Header;

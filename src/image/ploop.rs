@@ -9,7 +9,7 @@ use std::io;
 use super::Defect;
 use super::Error;
 use super::Seal;
-use super::scan::{self, PAGE, Scan};
+use super::scan::{self, PAGE, sound};
 use crate::format::ploop::{HEADER_LEN, HEADER_SLOTS, Header, InUse, Version};
 use crate::io::{Bug, File, Piece, sabotaged};
 use crate::units::{ByteRange, Cluster, ClusterSize, Place};
@@ -243,15 +243,6 @@ pub(super) async fn write_header<F: File>(file: &F, header: &Header) -> Result<(
     file.write_at(0, page)
         .await
         .map_err(Error::io("write the header"))
-}
-
-/// Refuses an index with the first thing that is wrong with it.
-fn sound(mut scan: Scan) -> Result<Scan, Error> {
-    if scan.defects.is_empty() {
-        Ok(scan)
-    } else {
-        Err(Error::Defect(scan.defects.swap_remove(0)))
-    }
 }
 
 #[cfg(test)]

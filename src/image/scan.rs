@@ -118,6 +118,15 @@ pub(super) async fn index<F: File>(file: &F, header: &Header, len: u64) -> Resul
     Ok(scan)
 }
 
+/// Refuses an index with the first thing that is wrong with it.
+pub(super) fn sound(mut scan: Scan) -> Result<Scan, Error> {
+    if scan.defects.is_empty() {
+        Ok(scan)
+    } else {
+        Err(Error::Defect(scan.defects.swap_remove(0)))
+    }
+}
+
 /// Takes in a run of the index that begins at `slot`.
 fn look(scan: &mut Scan, header: &Header, len: u64, slot: u32, bytes: &[u8]) {
     for (slot, value) in entries(slot, bytes) {

@@ -62,6 +62,16 @@ pub(crate) enum Bug {
     PlaceReused,
     /// Two requests lengthen the file at once.
     GrownTwice,
+    /// A larger disk's index names moved clusters before they are synced.
+    MovedNotSynced,
+    /// A larger disk's index takes a place before the index that leaves it is synced.
+    LeftNotSynced,
+    /// A larger disk's index begins with what lay in its place.
+    RoomNotZeroed,
+    /// A larger disk's header is written before its index has room.
+    GrownEarly,
+    /// A larger disk's clusters are where they were before, to who asks.
+    MovedUnsaid,
     /// A seal is answered before it is synced.
     SealNotSynced,
     /// A seal does not bring the last entries into the index.

@@ -168,6 +168,10 @@ impl TestDisk<'_> {
             .unwrap();
     }
 
+    pub(crate) fn grow(&self, size: u64) -> Result<(), Error> {
+        self.engine.runtime.block_on(self.handle.grow(size))
+    }
+
     pub(crate) fn close(&self) {
         assert_eq!(
             self.engine

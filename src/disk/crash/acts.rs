@@ -22,6 +22,8 @@ pub(super) enum Act {
     Snapshot,
     /// The disk is closed cleanly once everything is answered, and opened again.
     Reopen,
+    /// The disk becomes larger by so many clusters, once everything is answered.
+    Grow(u64),
     /// The process dies in the middle of it; the next one opens the disk and is given every request again
     /// that was not answered.
     Kill,
@@ -48,7 +50,7 @@ pub(super) fn random(chance: &mut Chance, count: usize) -> Vec<Act> {
     let mut acts = Vec::with_capacity(count);
     for _ in 0..count {
         let (at, len) = place(chance);
-        acts.push(match chance.below(40) {
+        acts.push(match chance.below(41) {
             0..=15 => Act::Write(at, len),
             16..=18 => Act::Fua(at, len),
             19..=22 => Act::Zero(at, len),
@@ -58,6 +60,8 @@ pub(super) fn random(chance: &mut Chance, count: usize) -> Vec<Act> {
             35 => Act::Snapshot,
             36 => Act::Reopen,
             37 | 38 => Act::Kill,
+            // With 8192 clusters the index takes another one.
+            39 => Act::Grow(1 << chance.below(15)),
             _ => Act::Cut,
         });
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::history::Allowed;
-use super::layout::{self, ALL, SECTORS, SIZE};
+use super::layout::{self, ALL, SECTORS};
 use crate::chain::{Base, Source};
 use crate::disk::open::ReadyTop;
 use crate::disk::pending::Identity;
@@ -34,22 +34,25 @@ pub(super) fn open(
 ) -> Result<CrashDisk, String> {
     let image = now(ploop::open_top(top)).map_err(|error| told("the top is refused", &error))?;
     let set_len = |file: &CrashFile, len| now(crate::io::File::set_len(file, len));
-    let ready = ReadyTop::recover(top.clone(), image, identity, ("crash", pending), set_len)
+    let identity = identity.with(image.header.entries());
+    let size = image.header.size();
+    let ready = ReadyTop::recover(top.clone(), image, &identity, ("crash", pending), set_len)
         .map_err(|error| told("the top cannot be taken over", &error))?;
-    Ok(disk(base, Some(ready), pool))
+    Ok(disk(base, Some(ready), size, pool))
 }
 
 /// What is sealed, for reading.
 pub(super) fn view(base: &Arc<Base<CrashFile>>, pool: &Rc<Pool>) -> CrashDisk {
-    disk(base, None, pool)
+    disk(base, None, base.size(), pool)
 }
 
 fn disk(
     base: &Arc<Base<CrashFile>>,
     top: Option<ReadyTop<CrashFile>>,
+    size: u64,
     pool: &Rc<Pool>,
 ) -> CrashDisk {
-    let shared = Shared::new("crash".into(), SIZE, layout::cluster(), 2, top.is_none());
+    let shared = Shared::new("crash".into(), size, layout::cluster(), 2, top.is_none());
     Disk {
         base: Arc::clone(base),
         writable: top.map(ReadyTop::into_writable),

@@ -6,7 +6,7 @@ use super::layout::CLUSTER;
 use crate::io::Hardship;
 use crate::io::stops::Chance;
 
-use Act::{Cut, Discard, Flush, Fua, Kill, Reopen, Snapshot, Wait, Write, Zero};
+use Act::{Cut, Discard, Flush, Fua, Grow, Kill, Reopen, Snapshot, Wait, Write, Zero};
 
 /// A scenario: what it is called, what it has to bear, what it does.
 pub(super) struct Scenario {
@@ -268,6 +268,50 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             Write(328, 4),
             Write(256, 64),
             Flush,
+        ],
+    ),
+    scenario(
+        "a larger disk",
+        NONE,
+        &[
+            Write(64, 64),
+            Write(3, 5),
+            Flush,
+            Write(384, 64),
+            Grow(100),
+            Write(0, 8),
+            Grow(8192),
+            Write(70, 3),
+            Flush,
+            Write(192, 64),
+            Grow(20_000),
+            Write(66, 9),
+            Write(448, 9),
+            Flush,
+            Grow(8192),
+        ],
+    ),
+    scenario(
+        "a larger disk, through deaths",
+        SHORT,
+        &[
+            Write(64, 64),
+            Write(0, 64),
+            Write(384, 8),
+            Kill,
+            Grow(8192),
+            Write(0, 64),
+            Kill,
+            Write(400, 8),
+            Cut,
+            Write(64, 9),
+            Grow(9000),
+            Snapshot,
+            Write(64, 9),
+            Grow(30_000),
+            Write(3, 3),
+            Reopen,
+            Write(384, 64),
         ],
     ),
     scenario(

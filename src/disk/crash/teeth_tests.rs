@@ -70,6 +70,11 @@ teeth! {
     a_cluster_is_copied_up_twice: CopyUpTwice,
     a_place_is_reused: PlaceReused,
     the_file_is_grown_twice: GrownTwice,
+    moved_clusters_are_not_synced: MovedNotSynced,
+    left_places_are_not_synced: LeftNotSynced,
+    the_room_of_the_index_is_not_zeroed: RoomNotZeroed,
+    the_size_is_written_early: GrownEarly,
+    moved_clusters_are_looked_for_where_they_were: MovedUnsaid,
     a_seal_is_not_synced: SealNotSynced,
     a_seal_lacks_the_last_entries: SealWithoutFlush,
 }

@@ -117,6 +117,10 @@ impl<'a> World<'a> {
                     self.close(false)?;
                     self.begin()?;
                 }
+                Some(Act::Grow(clusters)) if open == 0 => {
+                    acts.next();
+                    self.grow(*clusters)?;
+                }
                 Some(Act::Kill) if self.chance.one_in(3) => {
                     acts.next();
                     self.kill()?;
@@ -125,7 +129,9 @@ impl<'a> World<'a> {
                     acts.next();
                     self.cut()?;
                 }
-                Some(Act::Wait | Act::Snapshot | Act::Reopen) | None => self.go_on(true)?,
+                Some(Act::Wait | Act::Snapshot | Act::Reopen | Act::Grow(_)) | None => {
+                    self.go_on(true)?
+                }
                 Some(Act::Kill | Act::Cut) => self.go_on(open > 0)?,
                 Some(act) if open < AT_ONCE && (open == 0 || self.chance.one_in(3)) => {
                     self.ask(*act);
@@ -229,6 +235,31 @@ impl<'a> World<'a> {
                 Err(errno) => refused.set(Some((number, errno))),
             }
         });
+    }
+
+    /// Makes the disk larger, everything being answered.
+    fn grow(&mut self, clusters: u64) -> Result<(), Violation> {
+        let Some(disk) = self.disk.clone() else {
+            return Ok(());
+        };
+        let size = disk.shared.size() + clusters * layout::CLUSTER;
+        let answer = Rc::new(RefCell::new(None));
+        let told = Rc::clone(&answer);
+        self.executor.spawn(async move {
+            let result = disk.grow(size).await;
+            *told.borrow_mut() = Some(result.map(|()| disk.shared.size()));
+        });
+        loop {
+            let answered = answer.borrow_mut().take();
+            match answered {
+                None => self.go_on(true)?,
+                Some(Ok(found)) if found == size => return Ok(()),
+                Some(answer) => {
+                    return Err(self.wrong(None, format!("grown to {size}, it says {answer:?}")));
+                }
+            }
+            self.look()?;
+        }
     }
 
     /// Closes the disk, everything being answered.
