@@ -4,7 +4,7 @@
 pub const PROTOCOL: u32 = 1;
 
 /// Raised with every new call and field of `ploop.v1`; a peer of another revision is no stranger.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// `ploop.v1`: `ploopd`'s door.
 #[expect(

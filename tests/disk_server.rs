@@ -254,3 +254,49 @@ fn nobody_there_is_said_quickly_and_clearly() {
     let error = server.block(Servers::start(options)).err().unwrap();
     assert!(error.to_string().contains("/nonexistent/ploopd"), "{error}");
 }
+
+/// A container's disk grows under its feet: nothing of it moves, and what is new reads as zeros.
+#[test]
+fn a_disk_grows_while_it_is_open_and_stays_so() {
+    let server = Ploopd::start();
+    let delta = server.delta("a", 64 * MIB);
+    let disk = server.attach("a", std::slice::from_ref(&delta)).unwrap();
+    let device = crate::support::device::open(&disk.device);
+    let write = |at, byte| crate::support::device::write(&device, at, &[byte; 8192]);
+    let read = |at| crate::support::device::read(&device, at, 8192);
+    write(0, 1);
+    write(63 * MIB, 2);
+    let announced = || {
+        let sysfs = format!("/sys/dev/block/{}:{}/size", disk.major, disk.minor);
+        let sectors: u64 = fs::read_to_string(sysfs).unwrap().trim().parse().unwrap();
+        sectors * 512
+    };
+    // Before Linux 6.16 the device is as large as it ever may be, and its disk says no.
+    let fixed = announced() > 64 * MIB;
+    let larger = server
+        .block(server.servers().grow("a", 3000 * MIB))
+        .unwrap();
+    assert_eq!(larger.size, 3000 * MIB);
+    assert!(fixed || announced() == larger.size);
+    assert_eq!((read(0), read(63 * MIB)), (vec![1; 8192], vec![2; 8192]));
+    assert_eq!(read(2900 * MIB), vec![0; 8192]);
+    write(2999 * MIB, 3);
+    device.sync_all().unwrap();
+    // Asked again it has nothing to do; smaller it does not become, and a view not at all.
+    for (size, done) in [(3000, true), (64, false)] {
+        let answer = server.block(server.servers().grow("a", size * MIB));
+        assert_eq!(answer.is_ok(), done, "{answer:?}");
+    }
+    if fixed {
+        assert_eq!(read(announced() - 8192), vec![0; 8192]);
+    }
+    drop(device);
+    server.detach("a").unwrap();
+    let disk = server.attach("a", &[delta]).unwrap();
+    assert_eq!(disk.size, 3000 * MIB);
+    let device = crate::support::device::open(&disk.device);
+    for (at, byte) in [(0, 1), (63, 2), (2900, 0), (2999, 3)] {
+        let found = crate::support::device::read(&device, at * MIB, 8192);
+        assert_eq!(found, vec![byte; 8192], "at {at} MiB");
+    }
+}

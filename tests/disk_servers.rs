@@ -366,6 +366,9 @@ impl Disks for Stranger {
     ) -> Result<Response<v1::DetachReply>, Status> {
         Err(Status::unimplemented(""))
     }
+    async fn grow(&self, _: Request<v1::GrowRequest>) -> Result<Response<v1::Disk>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<v1::SyncReply>, Status> {
         Err(Status::unimplemented(""))
     }

@@ -165,6 +165,17 @@ impl Devices {
         }
     }
 
+    /// The disk has become larger, and is `size` bytes now: the device too. May be repeated.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the device then has its old size.
+    pub fn grow(&self, name: &str, size: u64) -> Result<(), Error> {
+        match &self.0 {
+            Way::Ublk(ublk) => ublk.grow(name, size),
+            Way::Looped(looped) => looped.grow(name),
+        }
+    }
+
     /// Takes the device away. What is not attached is not attached: that is no error.
     ///
     /// Whoever used it has unmounted and synced it before: what is only in the device's page cache

@@ -17,7 +17,7 @@ use slab::Slab;
 
 use super::buffers::Buffers;
 use super::slots::Slots;
-use crate::disk::{Errno, Front, Local, Op, Spawner};
+use crate::disk::{Errno, Front, Local, Op, Spawner, errno_of};
 use crate::io::{Inbox, Piece, Registered, Ring};
 use crate::ublk::{self, Queue, Slot, Tag};
 use crate::units::ByteRange;
@@ -202,18 +202,40 @@ impl Line {
                     if len > pages.len() {
                         return -Errno::INVAL.raw_os_error();
                     }
-                    self.disk.serve(op, range, &pages.slice(0, len)).await
+                    self.serve(op, range, &pages.slice(0, len)).await
                 }
                 _ => self.carry(tag, op, range, buffers).await,
             }
         } else {
-            self.disk.serve(op, range, &Piece::empty()).await
+            self.serve(op, range, &Piece::empty()).await
         };
         match served {
             // No length where no bytes moved: of a long discard it would look like an error.
             Ok(()) if data => i32::try_from(range.len).unwrap_or(i32::MAX),
             Ok(()) => 0,
             Err(errno) => -errno.raw_os_error(),
+        }
+    }
+
+    /// Has the disk serve a request. Where the kernel cannot change a device's size, the device is larger
+    /// than its disk: behind the disk's end there are zeros, and no space.
+    async fn serve(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
+        let size = self.disk.size();
+        if range.end() <= size {
+            return self.disk.serve(op, range, piece).await;
+        }
+        match op {
+            Op::Read => {
+                let inside = ByteRange::new(range.start, size.saturating_sub(range.start));
+                let cut = usize::try_from(inside.len).map_err(|_| Errno::INVAL)?;
+                if cut > 0 {
+                    self.disk.serve(op, inside, &piece.slice(0, cut)).await?;
+                }
+                let behind = piece.slice(cut, piece.len() - cut);
+                behind.fill_zero().map_err(|error| errno_of(&error))
+            }
+            Op::Discard => Ok(()),
+            _ => Err(Errno::NOSPC),
         }
     }
 
@@ -232,11 +254,11 @@ impl Line {
             Errno::IO
         };
         if op == Op::Read {
-            self.disk.serve(op, range, &buffer).await?;
+            self.serve(op, range, &buffer).await?;
             self.queue.give(tag, &buffer).map_err(copied)
         } else {
             self.queue.take(tag, &buffer).map_err(copied)?;
-            self.disk.serve(op, range, &buffer).await
+            self.serve(op, range, &buffer).await
         }
     }
 }

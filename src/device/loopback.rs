@@ -28,6 +28,7 @@ use crate::node::{self, Number};
 const SET_STATUS64: Opcode = 0x4C04;
 const GET_STATUS64: Opcode = 0x4C05;
 const CLR_FD: Opcode = 0x4C01;
+const SET_CAPACITY: Opcode = 0x4C07;
 const CONFIGURE: Opcode = 0x4C0A;
 const CTL_GET_FREE: Opcode = 0x4C82;
 
@@ -199,6 +200,16 @@ impl Loop {
         if !status(device).is_ok_and(|info| info.flags & DIRECT_IO != 0) {
             tracing::warn!(device = %self.path.display(), "no direct I/O: slower, cached twice");
         }
+    }
+
+    /// Has the kernel ask for the file's size again: the device is as large from then on.
+    pub(super) fn look_again(&self) -> Result<(), Error> {
+        // The driver believes what the kernel knows of the file, and that is what it heard last.
+        fs::metadata(&self.backing).map_err(kernel("look at", &self.backing))?;
+        let device = self.open(true, 0).map_err(kernel("open", &self.path))?;
+        // SAFETY: LOOP_SET_CAPACITY takes no argument.
+        unsafe { ioctl(&device, NoArg::<SET_CAPACITY>::new()) }
+            .map_err(kernel("resize", &self.path))
     }
 
     /// Is the device still bound to our file?

@@ -68,6 +68,12 @@ impl Looped {
         Ok(device)
     }
 
+    /// The disk has become larger: so does the device.
+    pub(super) fn grow(&self, name: &str) -> Result<(), Error> {
+        let bound = self.lock().get(name).cloned();
+        bound.map_or(Ok(()), |bound| bound.look_again())
+    }
+
     /// Takes the device away.
     pub(super) fn detach(&self, name: &str) -> Result<(), Error> {
         let Some(bound) = self.lock().get(name).cloned() else {

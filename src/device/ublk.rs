@@ -46,9 +46,14 @@ const OPENERS: Duration = Duration::from_secs(2);
 /// How often the kernel is asked again.
 const PAUSE: Duration = Duration::from_millis(4);
 
+/// What a device is announced as where the kernel cannot change that later (before 6.16): its file system, not
+/// its device, then is what limits a container, and what grows.
+const ROOM: u64 = 16 << 40;
+
 /// A device of this process.
 struct Bound {
     number: u32,
+    granted: Features,
     device: Device,
     /// Hears that the shard has let go of queue and node.
     ended: Receiver<()>,
@@ -132,6 +137,7 @@ impl Ublk {
             Ok((device, ended)) => {
                 let bound = Bound {
                     number,
+                    granted: added.granted,
                     device: device.clone(),
                     ended,
                 };
@@ -153,8 +159,13 @@ impl Ublk {
         shape: Shape,
         longest: u32,
     ) -> Result<(Device, Receiver<()>), Error> {
+        let fixed = shape.read_only || granted.update_size();
         let params = Params {
-            size: disk.size(),
+            size: if fixed {
+                disk.size()
+            } else {
+                disk.size().max(ROOM)
+            },
             block: shape.block,
             optimal: u32::try_from(disk.cluster().bytes()).unwrap_or(shape.block),
             longest,
@@ -221,6 +232,7 @@ impl Ublk {
         let device = device(number)?;
         let bound = Bound {
             number,
+            granted,
             device: device.clone(),
             ended,
         };
@@ -259,6 +271,17 @@ impl Ublk {
             && info.tag == self.owner.tag()
         {
             self.give_up(number);
+        }
+    }
+
+    /// The disk has become larger: so does the device, where the kernel can.
+    pub(super) fn grow(&self, name: &str, size: u64) -> Result<(), Error> {
+        let bound = self.lock().get(name).map(|it| (it.number, it.granted));
+        match bound {
+            Some((number, granted)) if granted.update_size() => {
+                Ok(self.control.resize(number, size)?)
+            }
+            _ => Ok(()),
         }
     }
 

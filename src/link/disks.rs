@@ -143,6 +143,20 @@ impl Client {
         })
     }
 
+    pub(super) async fn grow(&self, id: &str, size: u64) -> Result<Disk, Error> {
+        let call = "Grow";
+        let request = v1::GrowRequest {
+            id: id.to_owned(),
+            size,
+        };
+        let mut stub = self.stub();
+        // What is pending is written first, as for a detach.
+        let answer = self
+            .call(call, self.limits.detach, stub.grow(request))
+            .await?;
+        disk_in(call, answer)
+    }
+
     pub(super) async fn sync(&self, id: &str) -> Result<(), Error> {
         let request = v1::SyncRequest { id: id.to_owned() };
         let mut stub = self.stub();

@@ -180,10 +180,18 @@ impl Error {
                 }
             };
         }
+        let message = match status.code() {
+            Code::Unimplemented => format!(
+                "the ploopd that serves this disk is older than that call; it ends with its last disk \
+                 ({})",
+                status.message()
+            ),
+            _ => status.message().to_owned(),
+        };
         Self::Refused {
             call,
             kind,
-            message: status.message().to_owned(),
+            message,
         }
     }
 }

@@ -202,6 +202,16 @@ impl Servers {
         Ok(nothing)
     }
 
+    /// Makes a writable disk and its device larger while it is served. May be repeated.
+    ///
+    /// # Errors
+    /// See [`Kind`]; `Other` from a server that is older than this call.
+    pub async fn grow(&self, id: &str, size: u64) -> Result<Disk, Error> {
+        let server = self.server_of(id).ok_or_else(|| not_served("Grow", id))?;
+        let ask = |client: Client| async move { client.grow(id, size).await };
+        self.ask(&server, self.deadline(), ask).await
+    }
+
     /// Makes everything that the disk completed survive the power.
     ///
     /// # Errors

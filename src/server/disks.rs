@@ -82,6 +82,13 @@ impl Disks for Door {
         }))
     }
 
+    async fn grow(&self, request: Request<v1::GrowRequest>) -> Result<Response<v1::Disk>, Status> {
+        let v1::GrowRequest { id, size } = request.into_inner();
+        let server = Arc::clone(&self.0);
+        let served = to_its_end("grow", async move { server.grow(&id, size).await }).await?;
+        Ok(Response::new(disk_out(&self.0, &served)))
+    }
+
     async fn sync(
         &self,
         request: Request<v1::SyncRequest>,

@@ -267,6 +267,20 @@ impl Server {
         Ok(Some(sealed))
     }
 
+    /// Makes a disk and its device larger. May be repeated, also after half of it was done.
+    pub(super) async fn grow(&self, id: &str, size: u64) -> Result<Arc<Served>, Error> {
+        let _turn = self.turns.take(id).await;
+        let served = self.served(id)?;
+        let begun = Instant::now();
+        served.disk.grow(size).await?;
+        let size = served.disk.size();
+        let devices = Arc::clone(&self.devices);
+        let name = id.to_owned();
+        blocking("resizing a device", move || devices.grow(&name, size)).await??;
+        tracing::info!(disk = %id, size, took = ?begun.elapsed(), "grown");
+        Ok(served)
+    }
+
     /// Makes what a disk answered survive the power.
     pub(super) async fn sync(&self, id: &str) -> Result<(), Error> {
         let served = self.served(id)?;

@@ -55,7 +55,7 @@ fn of_disk(error: &disk::Error) -> Code {
         disk::Error::Image { source, .. } => of_image(source),
         disk::Error::Contradiction { .. } => Code::DataLoss,
         disk::Error::Pending { source, .. } | disk::Error::Io { source, .. } => of_host(source),
-        disk::Error::ReadOnly { .. } => Code::FailedPrecondition,
+        disk::Error::ReadOnly { .. } | disk::Error::NotGrown { .. } => Code::FailedPrecondition,
         disk::Error::Closed { .. } => Code::Unavailable,
         _ => Code::Internal,
     }

@@ -1,4 +1,4 @@
-//! Disk servers as acts use them: five verbs.
+//! Disk servers as acts use them: six verbs.
 //!
 //! A trait, because there are two of them: `link::Servers`, and a double in tests that opens the same
 //! files and makes no devices.
@@ -22,6 +22,9 @@ pub trait Disks: fmt::Debug + Send + Sync + 'static {
     /// Ends serving a disk, and seals its top if asked to. May be repeated.
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>>;
 
+    /// Makes a writable disk that is served larger, and its device. May be repeated.
+    fn grow<'a>(&'a self, id: &'a str, size: u64) -> BoxFuture<'a, Result<Disk, Error>>;
+
     /// What a disk has done.
     fn stats<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<DiskStats, Error>>;
 
@@ -44,6 +47,10 @@ impl Disks for Servers {
 
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {
         Box::pin(Self::detach(self, id, seal))
+    }
+
+    fn grow<'a>(&'a self, id: &'a str, size: u64) -> BoxFuture<'a, Result<Disk, Error>> {
+        Box::pin(Self::grow(self, id, size))
     }
 
     fn stats<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<DiskStats, Error>> {

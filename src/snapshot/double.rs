@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use super::disks::Disks;
 use super::paths::Paths;
 use super::root::{claim, probe};
-use crate::image::{Format, Image, Seal, ploop};
+use crate::image::{self, Format, Image, Seal, ploop};
 use crate::io::{Direct, now};
 use crate::link::{self, Delta, Detached, Disk, DiskStats, Error};
 use crate::units::ClusterSize;
@@ -196,6 +196,26 @@ impl Double {
         Ok(disk)
     }
 
+    fn grow_now(&self, id: &str, size: u64) -> Result<Disk, Error> {
+        let mut state = self.state.lock().unwrap();
+        if let Some(kind) = state.down {
+            return Err(refused("grow", kind, "told to"));
+        }
+        let Some(disk) = state.served.get_mut(id) else {
+            return Err(refused("grow", link::Kind::NotFound, id));
+        };
+        assert!(!disk.read_only, "what is sealed does not grow");
+        let file = Direct::open_write(&disk.deltas.last().unwrap().path).unwrap();
+        let top = now(ploop::open_top(&file)).unwrap();
+        let mut end = top.end;
+        let grown = now(image::grow(&file, &top.header, &mut end, size));
+        match grown {
+            Ok(grown) => disk.size = grown.header.size(),
+            Err(error) => return Err(refused("grow", link::Kind::Busy, error)),
+        }
+        Ok(disk.clone())
+    }
+
     fn detach_now(&self, id: &str, seal: bool) -> Result<Detached, Error> {
         let mut state = self.state.lock().unwrap();
         if let Some(kind) = state.down {
@@ -254,6 +274,10 @@ impl Disks for Double {
 
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {
         Box::pin(async move { self.detach_now(id, seal) })
+    }
+
+    fn grow<'a>(&'a self, id: &'a str, size: u64) -> BoxFuture<'a, Result<Disk, Error>> {
+        Box::pin(async move { self.grow_now(id, size) })
     }
 
     fn stats<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<DiskStats, Error>> {
