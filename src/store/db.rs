@@ -40,6 +40,8 @@ pub struct New<'a> {
     pub parent: &'a str,
     /// What it stands on if it has no parent.
     pub origin: Origin,
+    /// The fitted snapshot that it stands on, instead of its parent itself.
+    pub fitted: Option<Id>,
     /// Its labels.
     pub labels: Labels,
     /// The time.
@@ -54,14 +56,7 @@ impl Store {
     /// # Errors
     /// [`Error::ParentNotFound`], [`Error::ParentNotCommitted`], [`Error::Exists`].
     pub fn reserve(&self, new: New<'_>) -> Result<Record, Error> {
-        // Held during the transaction: only this method takes it, and writers queue anyway.
-        let mut ids = self.ids().lock().unwrap_or_else(PoisonError::into_inner);
-        if ids.is_empty() {
-            let database = self.database()?;
-            *ids = self.mend(&database, set_ids_aside(&database))?;
-        }
-        let id = Id(ids.start);
-        let record = self.write(Durability::None, |tables| {
+        self.numbered(|tables, id| {
             let mut record = Record {
                 id,
                 space: new.space.to_owned(),
@@ -90,10 +85,16 @@ impl Store {
                 }
                 record.size = parent.size;
                 record.cluster = parent.cluster;
-                record.parent = Some(Parent {
-                    id: parent.id,
-                    name,
-                });
+                let mut id = parent.id;
+                if let Some(fitted) = new.fitted {
+                    let fitted = tables.known(fitted)?;
+                    if fitted.stage != Stage::Ready {
+                        return Err(wrong_stage(&fitted));
+                    }
+                    record.size = fitted.size;
+                    id = fitted.id;
+                }
+                record.parent = Some(Parent { id, name });
             }
             if tables.taken(new.space, new.key)? {
                 return Err(Error::Exists {
@@ -104,7 +105,74 @@ impl Store {
             tables.children.insert((parent_number(&record), id.0), ())?;
             tables.put(&record)?;
             Ok(record)
-        })?;
+        })
+    }
+
+    /// Reserves a number for a committed snapshot at another size, which is about to be made. Not durable.
+    ///
+    /// # Errors
+    /// [`Error::ParentNotFound`] if it is gone.
+    pub fn fit(&self, parent: &Record, size: u64, now: SystemTime) -> Result<Record, Error> {
+        self.numbered(|tables, id| {
+            let found = tables.visible(&parent.space, &parent.key)?;
+            if found.is_none_or(|found| found.id != parent.id) {
+                let name = parent.key.clone();
+                return Err(Error::ParentNotFound { name });
+            }
+            let record = Record {
+                id,
+                kind: Kind::Fitted,
+                stage: Stage::Preparing,
+                parent: Some(Parent {
+                    id: parent.id,
+                    name: parent.key.clone(),
+                }),
+                golden: None,
+                size,
+                labels: Labels::new(),
+                created: now.into(),
+                updated: now.into(),
+                seal: None,
+                usage: None,
+                ..parent.clone()
+            };
+            tables.children.insert((parent.id.0, id.0), ())?;
+            tables.put(&record)?;
+            Ok(record)
+        })
+    }
+
+    /// A fitted snapshot is sealed: others may stand on it. Not durable: whoever does makes it so.
+    ///
+    /// # Errors
+    /// [`Error::WrongStage`] unless it was being made.
+    pub fn fitted(&self, id: Id, seal: Seal, usage: Usage) -> Result<Record, Error> {
+        self.write(Durability::None, |tables| {
+            let mut record = tables.known(id)?;
+            if record.kind != Kind::Fitted || record.stage != Stage::Preparing {
+                return Err(wrong_stage(&record));
+            }
+            record.stage = Stage::Ready;
+            record.seal = Some(seal);
+            record.usage = Some(usage);
+            tables.put(&record)?;
+            Ok(record)
+        })
+    }
+
+    /// Makes a record under the next number. A number that was not used is given again.
+    fn numbered(
+        &self,
+        make: impl FnOnce(&mut Writable<'_>, Id) -> Result<Record, Error>,
+    ) -> Result<Record, Error> {
+        // Held during the transaction: only this method takes it, and writers queue anyway.
+        let mut ids = self.ids().lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.is_empty() {
+            let database = self.database()?;
+            *ids = self.mend(&database, set_ids_aside(&database))?;
+        }
+        let id = Id(ids.start);
+        let record = self.write(Durability::None, |tables| make(tables, id))?;
         ids.start += 1;
         Ok(record)
     }
@@ -221,24 +289,53 @@ impl Store {
         })
     }
 
-    /// Takes a snapshot out of the key space; its parts may go. Durable.
+    /// Takes a snapshot out of the key space, and with it those that are fitted to it; their parts may go,
+    /// in the order that is answered. Durable.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::HasChildren`].
-    pub fn remove(&self, space: &str, key: &str) -> Result<Record, Error> {
+    pub fn remove(&self, space: &str, key: &str) -> Result<Vec<Record>, Error> {
         self.write(Durability::Immediate, |tables| {
             let mut record = tables.find(space, key)?;
-            if let Some(child) = tables.child_of(record.id)? {
-                return Err(Error::HasChildren {
-                    key: key.to_owned(),
-                    child: tables.known(child)?.key,
-                });
+            let refuse = |child: Record| Error::HasChildren {
+                key: key.to_owned(),
+                child: child.key,
+            };
+            let mut gone = Vec::new();
+            for child in tables.children_of(record.id.0)? {
+                let child = tables.known(child)?;
+                match tables.child_of(child.id)? {
+                    None if child.kind == Kind::Fitted => gone.push(child),
+                    None => return Err(refuse(child)),
+                    Some(own) if child.kind == Kind::Fitted => {
+                        return Err(refuse(tables.known(own)?));
+                    }
+                    Some(_) => return Err(refuse(child)),
+                }
             }
             if let Stage::Committing { name } = &record.stage {
                 tables.unname(space, name)?;
             }
+            for fitted in &mut gone {
+                retire(tables, fitted)?;
+            }
             retire(tables, &mut record)?;
-            Ok(record)
+            gone.push(record);
+            Ok(gone)
+        })
+    }
+
+    /// A snapshot has another size. Durable.
+    ///
+    /// # Errors
+    /// [`Error::WrongStage`] unless it is whole.
+    pub fn resized(&self, id: Id, size: u64) -> Result<Record, Error> {
+        self.step(id, Durability::Immediate, |record| match record.stage {
+            Stage::Ready => {
+                record.size = size;
+                Ok(())
+            }
+            _ => Err(wrong_stage(record)),
         })
     }
 
@@ -329,7 +426,9 @@ impl Store {
 
 /// Takes a record's key and its place among its parent's children.
 fn retire(tables: &mut Writable<'_>, record: &mut Record) -> Result<(), Error> {
-    tables.unname(&record.space, &record.key)?;
+    if record.kind != Kind::Fitted {
+        tables.unname(&record.space, &record.key)?;
+    }
     tables.orphan(record)?;
     record.stage = Stage::Removing;
     tables.put(record)

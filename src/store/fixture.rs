@@ -70,6 +70,7 @@ impl Fixture {
             kind,
             parent,
             origin: origin(),
+            fitted: None,
             labels: Labels::from([("key".into(), key.into())]),
             now: at(0),
         })
@@ -90,7 +91,7 @@ impl Fixture {
     }
 
     pub(super) fn remove(&self, key: &str) -> Result<Record, Error> {
-        self.store.remove("ploop", key)
+        Ok(self.store.remove("ploop", key)?.swap_remove(0))
     }
 
     pub(super) fn keys(&self) -> Vec<String> {

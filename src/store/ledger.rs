@@ -13,7 +13,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend};
 
 use super::tables::{LAYOUT, META, Readable, Tables, Writable, parent_number};
-use super::{Error, Flaw, Id, Record, Stage};
+use super::{Error, Flaw, Id, Kind, Record, Stage};
 
 /// What the tables hold.
 #[derive(Debug, Default)]
@@ -152,6 +152,7 @@ where
 /// The keys that should lead to this record.
 fn keys_of(record: &Record) -> Vec<&str> {
     match &record.stage {
+        _ if record.kind == Kind::Fitted => Vec::new(),
         Stage::Removing => Vec::new(),
         Stage::Committing { name } => vec![&record.key, name],
         Stage::Preparing | Stage::Ready => vec![&record.key],

@@ -1,7 +1,7 @@
 //! What can be asked of the store. Each question sees one state of it.
 
 use super::tables::NOBODY;
-use super::{Error, Id, Kind, Record, Store};
+use super::{Error, Id, Kind, Record, Stage, Store};
 
 impl Store {
     /// The snapshot that answers to this key.
@@ -53,6 +53,22 @@ impl Store {
             }
             chain.reverse();
             Ok(chain)
+        })
+    }
+
+    /// The snapshot that is fitted to `parent` with this size, if there is one.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn fitted_to(&self, parent: Id, size: u64) -> Result<Option<Record>, Error> {
+        self.read(|tables| {
+            for id in tables.children_of(parent.0)? {
+                let child = tables.known(id)?;
+                if child.kind == Kind::Fitted && child.size == size && child.stage == Stage::Ready {
+                    return Ok(Some(child));
+                }
+            }
+            Ok(None)
         })
     }
 

@@ -10,6 +10,8 @@ use super::Error;
 
 /// What the first byte of a stored record says. Raise it with every change of [`Record`]'s shape.
 const VERSION: u8 = 1;
+/// The same of a fitted one, which older versions do not know: they refuse the store by its number.
+const FITTED: u8 = 2;
 
 /// What people attach to a snapshot; stored word for word.
 pub type Labels = BTreeMap<String, String>;
@@ -35,6 +37,9 @@ pub enum Kind {
     Active,
     /// Sealed; what others stand on.
     Committed,
+    /// Ours alone: a committed snapshot at another size. It has its parent's name and no key of its own,
+    /// those who want that size stand on it, and it goes with its parent.
+    Fitted,
 }
 
 /// Where a record stands.
@@ -172,15 +177,19 @@ pub struct Record {
 impl Record {
     /// Does anybody but us know of it?
     ///
-    /// A record that is being prepared or removed has no existence for containerd.
+    /// A record that is being prepared or removed has no existence for containerd, and a fitted one never
+    /// has any.
     #[must_use]
     pub fn visible(&self) -> bool {
-        matches!(self.stage, Stage::Ready | Stage::Committing { .. })
+        self.kind != Kind::Fitted && matches!(self.stage, Stage::Ready | Stage::Committing { .. })
     }
 
     /// As bytes for the store.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![match self.kind {
+            Kind::Fitted => FITTED,
+            _ => VERSION,
+        }];
         serde_json::to_writer(&mut bytes, self)
             .expect("a record has string keys only, and memory takes every write");
         bytes
@@ -189,13 +198,13 @@ impl Record {
     /// From the store's bytes.
     pub(super) fn decode(id: Id, bytes: &[u8]) -> Result<Self, Error> {
         match bytes.split_first() {
-            Some((&VERSION, json)) => {
+            Some((&(VERSION | FITTED), json)) => {
                 serde_json::from_slice(json).map_err(|source| Error::BadRecord { id, source })
             }
             found => Err(Error::RecordVersion {
                 id,
                 found: found.map_or(0, |(&version, _)| version),
-                known: VERSION,
+                known: FITTED,
             }),
         }
     }
@@ -254,7 +263,7 @@ mod tests {
             Error::RecordVersion {
                 id: Id(7),
                 found: 9,
-                known: 1
+                known: 2
             }
         ));
         assert!(Record::decode(Id(7), b"").is_err());
