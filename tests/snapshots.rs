@@ -17,6 +17,8 @@ use crate::support::host;
 mod checked;
 #[path = "snapshots_lost.rs"]
 mod lost;
+#[path = "snapshots_sizes.rs"]
+mod sizes;
 
 /// A node: root, disk server, snapshotter. Everything goes when it is dropped.
 struct Node {

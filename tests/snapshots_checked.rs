@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{Mounted, Node, chain};
 
 /// `ploop check ROOT`: exit code, and the answer or the complaint.
-fn check(root: &Path, more: &[&str]) -> (i32, Value, String) {
+pub(super) fn check(root: &Path, more: &[&str]) -> (i32, Value, String) {
     let mut tries = 0;
     loop {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ploop"));
@@ -38,7 +38,7 @@ fn check(root: &Path, more: &[&str]) -> (i32, Value, String) {
     }
 }
 
-fn whats(answer: &Value) -> Vec<String> {
+pub(super) fn whats(answer: &Value) -> Vec<String> {
     let findings = answer["findings"].as_array().unwrap();
     let mut whats: Vec<_> = findings
         .iter()

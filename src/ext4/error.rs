@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::units::Bytes;
+
 /// Why a file system could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -59,6 +61,17 @@ pub enum Error {
         size: u64,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// The content does not fit.
+    #[error(
+        "{} are used, which does not fit into a file system of {}: a size some way above what is used is needed",
+        Bytes(*used), Bytes(*size)
+    )]
+    TooSmall {
+        /// The size asked for.
+        size: u64,
+        /// Bytes that are used.
+        used: u64,
     },
     /// There is no ext4 file system.
     #[error("{path} holds no ext4 file system: {why}")]

@@ -150,6 +150,38 @@ impl Filesystem {
         Ok(made)
     }
 
+    /// Gives a file system another size, in bytes: of one that nobody has mounted any size that its content
+    /// fits into, of one that is mounted in our namespace a larger one.
+    ///
+    /// With the layout of a golden file system the content stays where it is. A last block group too small
+    /// for anything is left out, so that the file system may be some MiB smaller than asked for.
+    ///
+    /// # Errors
+    /// [`Error::TooSmall`] with what is used, [`Error::BadSize`], [`Error::Program`] with what resize2fs said.
+    pub async fn resize(&self, size: u64, tools: &Tools) -> Result<(), Error> {
+        Layout::new(size)?;
+        let before = Superblock::read(&self.path)?;
+        let used = (before.blocks - before.free_blocks).saturating_mul(before.block);
+        let too_small = || Error::TooSmall { size, used };
+        if size < before.size() && used > size {
+            return Err(too_small());
+        }
+        let target = self.path.to_string_lossy();
+        let kibibytes = format!("{}K", size / 1024);
+        let done = tools.resize.run(&["-f", &target, &kibibytes]).await?;
+        match done.success() {
+            Ok(_) => Ok(()),
+            Err(Error::Program { output, .. })
+                if size < before.size()
+                    && (output.contains("smaller than minimum")
+                        || output.contains("Not enough space")) =>
+            {
+                Err(too_small())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Is the file system whole? Changes nothing.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ pub struct Tools {
     pub(super) mkfs: Tool,
     pub(super) debugfs: Tool,
     pub(super) e2fsck: Tool,
+    pub(super) resize: Tool,
 }
 
 impl Tools {
@@ -44,6 +45,7 @@ impl Tools {
             mkfs: Tool::find("mkfs.ext4", &places)?,
             debugfs: Tool::find("debugfs", &places)?,
             e2fsck: Tool::find("e2fsck", &places)?,
+            resize: Tool::find("resize2fs", &places)?,
         };
         tools.mkfs.check_version().await?;
         Ok(tools)

@@ -16,7 +16,8 @@ pub(super) fn info_out(info: Info) -> wire::Info {
         kind: match info.kind {
             Kind::View => wire::Kind::View,
             Kind::Active => wire::Kind::Active,
-            Kind::Committed => wire::Kind::Committed,
+            // A fitted one is never shown.
+            Kind::Committed | Kind::Fitted => wire::Kind::Committed,
         },
         name: info.name,
         parent: info.parent,
@@ -54,7 +55,7 @@ pub(super) fn field_of<'a>(info: &'a Info, field: &Field) -> Option<&'a str> {
         Field::Kind => Some(match info.kind {
             Kind::View => "view",
             Kind::Active => "active",
-            Kind::Committed => "committed",
+            Kind::Committed | Kind::Fitted => "committed",
         }),
         Field::Label(key) => info.labels.get(key).map(String::as_str),
         Field::Unknown => None,

@@ -327,8 +327,9 @@ async fn records_are_held_against_each_other() {
         ),
         (
             2,
-            Box::new(|it| it.size = 32 << 20),
-            vec!["cannot stand on one", "its record says"],
+            // A disk may be larger than its file system was made, never smaller.
+            Box::new(|it| it.size = 128 << 20),
+            vec!["its record says"],
         ),
         (
             4,

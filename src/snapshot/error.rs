@@ -1,4 +1,4 @@
-//! What an act refuses, and why it fails. [`Error::kind`] is what the gRPC door translates.
+//! What an act refuses, and why it fails. [`Error::kind`](super::Error::kind) is what the gRPC door translates.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,7 @@ use crate::ext4;
 use crate::image;
 use crate::link;
 use crate::store;
-use crate::units::{BadClusterSize, ClusterSize};
-
-/// What callers branch on; each is a gRPC code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorKind {
-    /// No such snapshot or parent.
-    NotFound,
-    /// The key or name is taken.
-    AlreadyExists,
-    /// The request makes no sense.
-    InvalidArgument,
-    /// Not in this state: has children, is mounted, is not active.
-    FailedPrecondition,
-    /// The disk server does not answer now.
-    Unavailable,
-    /// Something did not end in time.
-    DeadlineExceeded,
-    /// The host has no space or devices left.
-    ResourceExhausted,
-    /// A file of ours is missing or damaged.
-    DataLoss,
-    /// Anything else.
-    Internal,
-}
+use crate::units::{BadClusterSize, Bytes, ClusterSize};
 
 /// Why an act was refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +38,78 @@ pub enum Error {
         length: usize,
         /// What is allowed.
         limit: usize,
+    },
+    /// A label that should be a size.
+    #[error(
+        "label {label} of snapshot {key:?} is {text:?}, which is no size: write one such as 20Gi"
+    )]
+    NoSize {
+        /// The snapshot.
+        key: String,
+        /// The label.
+        label: &'static str,
+        /// How its text begins.
+        text: String,
+    },
+    /// A size outside the limits of the snapshotter's name.
+    #[error(
+        "{} for snapshot {key:?} is not allowed: a size is from {} to {} here (min_size, max_size)",
+        Bytes(*size), Bytes(*smallest), Bytes(*largest)
+    )]
+    SizeLimits {
+        /// The snapshot.
+        key: String,
+        /// What was asked for.
+        size: u64,
+        /// The smallest.
+        smallest: u64,
+        /// The largest.
+        largest: u64,
+    },
+    /// Only an active snapshot has a size of its own.
+    #[error("snapshot {key:?} is not active: only a container's own disk can be resized")]
+    NotResizable {
+        /// The snapshot.
+        key: String,
+    },
+    /// ext4 does not shrink while it is mounted.
+    #[error(
+        "snapshot {key:?} has {} and is in use: a mounted file system does not shrink to {}; stop its \
+         container first",
+        Bytes(*size), Bytes(*asked)
+    )]
+    Shrinks {
+        /// The snapshot.
+        key: String,
+        /// Its size.
+        size: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// The file system does not take the size.
+    #[error("cannot give snapshot {key:?} a size of {}", Bytes(*size))]
+    Resize {
+        /// The snapshot.
+        key: String,
+        /// What was asked for.
+        size: u64,
+        /// Why.
+        #[source]
+        source: ext4::Error,
+    },
+    /// The host's disk is too full for another container.
+    #[error(
+        "the host's disk under {} has {} left, and {} are kept back (reserve): remove images or \
+         containers, or make room",
+        root.display(), Bytes(*free), Bytes(*reserve)
+    )]
+    Reserve {
+        /// The root.
+        root: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are kept back.
+        reserve: u64,
     },
     /// Only labels can be changed.
     #[error("cannot update {path:?} of snapshot {key:?}: only labels can be changed")]
@@ -322,40 +371,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// What kind of failure this is.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Store(error) => store_kind(error),
-            Self::NoRoot { .. }
-            | Self::EmptyKey
-            | Self::LongKey { .. }
-            | Self::LongLabel { .. }
-            | Self::Immutable { .. } => ErrorKind::InvalidArgument,
-            Self::Committed { .. }
-            | Self::InUse { .. }
-            | Self::Held { .. }
-            | Self::RootTaken { .. }
-            | Self::RootBusy { .. }
-            | Self::ForeignDisk { .. }
-            | Self::UnfitRoot { .. }
-            | Self::UnevenSize { .. } => ErrorKind::FailedPrecondition,
-            Self::Disk { source, .. } => disk_kind(source.kind()),
-            Self::Failed { .. } | Self::NotSealed { .. } => ErrorKind::Unavailable,
-            Self::HostFull { .. } => ErrorKind::ResourceExhausted,
-            Self::StoreLost { .. }
-            | Self::Incomplete { .. }
-            | Self::Missing { .. }
-            | Self::GoldenLost { .. }
-            | Self::GoldenChanged { .. } => ErrorKind::DataLoss,
-            Self::File { source, .. } => file_kind(source),
-            Self::Image { source, .. } => image_kind(source),
-            Self::Golden { source, .. } => golden_kind(source),
-            Self::Stuck { .. } => ErrorKind::DeadlineExceeded,
-            Self::Interrupted { .. } | Self::BadCluster { .. } => ErrorKind::Internal,
-        }
-    }
-
     /// Wraps what the host said about a file.
     pub(super) fn file(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::File {
@@ -379,67 +394,20 @@ impl Error {
         }
     }
 
+    /// Wraps why a file system does not take a size.
+    pub(super) fn resize(key: &str, size: u64) -> impl FnOnce(ext4::Error) -> Self {
+        move |source| Self::Resize {
+            key: key.to_owned(),
+            size,
+            source,
+        }
+    }
+
     /// Wraps what went wrong with a snapshotter's golden file system.
     pub(super) fn golden(name: &str) -> impl FnOnce(ext4::Error) -> Self {
         move |source| Self::Golden {
             name: name.to_owned(),
             source: Box::new(source),
         }
-    }
-}
-
-fn image_kind(error: &image::Error) -> ErrorKind {
-    match error {
-        image::Error::Io { source, .. } => file_kind(source),
-        _ => ErrorKind::Internal,
-    }
-}
-
-fn golden_kind(error: &ext4::Error) -> ErrorKind {
-    match error {
-        ext4::Error::File { source, .. } => file_kind(source),
-        ext4::Error::NotExt4 { .. } => ErrorKind::DataLoss,
-        _ => ErrorKind::Internal,
-    }
-}
-
-fn store_kind(error: &store::Error) -> ErrorKind {
-    use store::Error as E;
-    match error {
-        E::NotFound { .. } | E::ParentNotFound { .. } => ErrorKind::NotFound,
-        E::Exists { .. } => ErrorKind::AlreadyExists,
-        E::ParentNotCommitted { .. } => ErrorKind::InvalidArgument,
-        E::NotActive { .. } | E::HasChildren { .. } => ErrorKind::FailedPrecondition,
-        E::BadRecord { .. } | E::OtherRecord { .. } | E::MissingRecord { .. } => {
-            ErrorKind::DataLoss
-        }
-        E::Read { .. } => ErrorKind::Internal,
-        E::Open { .. } | E::Database(_) if error.no_space() => ErrorKind::ResourceExhausted,
-        E::Database(_) if error.broke_the_store() => ErrorKind::Unavailable,
-        E::WrongStage { .. }
-        | E::StoreVersion { .. }
-        | E::RecordVersion { .. }
-        | E::Open { .. }
-        | E::Database(_) => ErrorKind::Internal,
-    }
-}
-
-fn disk_kind(kind: link::Kind) -> ErrorKind {
-    match kind {
-        link::Kind::Busy => ErrorKind::FailedPrecondition,
-        link::Kind::Corrupt => ErrorKind::DataLoss,
-        link::Kind::Exhausted => ErrorKind::ResourceExhausted,
-        link::Kind::Unavailable => ErrorKind::Unavailable,
-        link::Kind::Timeout => ErrorKind::DeadlineExceeded,
-        // Not the caller's: containerd would take NotFound for "no such snapshot".
-        link::Kind::NotFound | link::Kind::Invalid | link::Kind::Other => ErrorKind::Internal,
-    }
-}
-
-fn file_kind(error: &io::Error) -> ErrorKind {
-    use io::ErrorKind as K;
-    match error.kind() {
-        K::StorageFull | K::QuotaExceeded => ErrorKind::ResourceExhausted,
-        _ => ErrorKind::Internal,
     }
 }

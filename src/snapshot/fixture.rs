@@ -25,6 +25,7 @@ pub(super) fn options(root: PathBuf) -> Options {
             name: name.to_owned(),
             size: 64 << 20,
             cluster: ClusterSize::DEFAULT,
+            ..NameOptions::new(name)
         })
         .to_vec();
     options

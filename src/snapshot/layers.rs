@@ -48,7 +48,7 @@ pub(super) fn delta(record: &Record, path: &Path) -> Result<Looked, Error> {
     // The disk server's locks: exclusive on a top, shared on what is sealed.
     match flock(file.as_file(), FlockOperation::NonBlockingLockShared) {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) if record.kind == Kind::Committed => {
+        Err(rustix::io::Errno::WOULDBLOCK) if is_sealed(record) => {
             return Ok(Looked::at_once(Fault::SealedServed));
         }
         Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -65,8 +65,8 @@ pub(super) fn delta(record: &Record, path: &Path) -> Result<Looked, Error> {
             return Ok(Looked::at_once(Fault::FileUnreadable(in_full(&error))));
         }
     };
-    let mut faults = match (record.kind, record.seal) {
-        (Kind::Committed, Some(seal)) => sealed(
+    let mut faults = match record.seal {
+        Some(seal) if is_sealed(record) => sealed(
             &report,
             Seal {
                 length: seal.length,
@@ -84,7 +84,8 @@ pub(super) fn delta(record: &Record, path: &Path) -> Result<Looked, Error> {
             (header.size(), header.cluster()),
             (record.size, record.cluster),
         );
-        if found.0 != expected.0 || found.1.bytes() != expected.1 {
+        // A disk keeps its size when its file system is made smaller, and gets it before that grows.
+        if found.0 < expected.0 || found.1.bytes() != expected.1 {
             faults.push(Fault::OtherShape { found, expected });
         }
         if !faults.contains(&Fault::WillRecover)
@@ -98,6 +99,13 @@ pub(super) fn delta(record: &Record, path: &Path) -> Result<Looked, Error> {
         faults,
         served: false,
     })
+}
+
+/// Bytes of a block group.
+const GROUP: u64 = 128 << 20;
+
+fn is_sealed(record: &Record) -> bool {
+    matches!(record.kind, Kind::Committed | Kind::Fitted)
 }
 
 /// What a sealed delta may not be.
@@ -157,13 +165,15 @@ fn superblock(record: &Record, file: &fs::File, start: u64, path: &Path) -> Vec<
     let mut faults = Vec::new();
     if found.needs_recovery {
         faults.push(Fault::Journal {
-            sealed: record.kind == Kind::Committed,
+            sealed: is_sealed(record),
         });
     }
     if !found.clean {
         faults.push(Fault::MetErrors);
     }
-    if found.size() != record.size {
+    // A last block group that is too small for anything is left out.
+    let groups = record.size - record.size % GROUP;
+    if found.size() != record.size && found.size() != groups {
         faults.push(Fault::OtherSize {
             found: found.size(),
             disk: record.size,

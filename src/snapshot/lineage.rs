@@ -43,12 +43,16 @@ fn alone(record: &Record) -> Vec<Fault> {
                 Kind::View => "view",
                 Kind::Active => "active",
                 Kind::Committed => "committed",
+                Kind::Fitted => "fitted",
             },
         });
     } else if record.stage != Stage::Ready {
         faults.push(Fault::Interrupted(record.stage.clone()));
     }
     match (record.kind, record.seal) {
+        (Kind::Fitted, None) if record.stage == Stage::Ready => faults.push(Fault::WrongSeal(
+            "it is fitted to a size, but its record does not say what its file must be",
+        )),
         (Kind::Committed, None) => faults.push(Fault::WrongSeal(
             "it is committed, but its record does not say what its file must be",
         )),
@@ -89,7 +93,7 @@ fn on_parent(
         };
     };
     let mut faults = Vec::new();
-    if parent.kind != Kind::Committed || parent.stage != Stage::Ready {
+    if !matches!(parent.kind, Kind::Committed | Kind::Fitted) || parent.stage != Stage::Ready {
         faults.push(Fault::ParentNotCommitted { id, name });
     } else if parent.key != name || parent.space != record.space {
         faults.push(Fault::ParentOther {
@@ -99,7 +103,8 @@ fn on_parent(
             space: parent.space.clone(),
         });
     }
-    if record.size < parent.size || record.cluster != parent.cluster {
+    // Its disk may have any size: somebody asked for it.
+    if record.cluster != parent.cluster {
         faults.push(Fault::ParentShape {
             own: (record.size, record.cluster),
             parent: (parent.size, parent.cluster),

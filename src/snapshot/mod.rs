@@ -9,6 +9,7 @@
 //! ```text
 //! prepare   reserve key . make file . attach . READY         stopped: swept
 //! commit    reserve name . flush . seal . COMMITTED          stopped: still active, seal or not
+//! resize    disk . file system . RESIZED                     stopped: to be asked for again
 //! remove    REMOVED . detach . unlink . forget               stopped: goes on at the next start
 //! ```
 //!
@@ -22,9 +23,11 @@ mod disks;
 mod double;
 mod error;
 mod finding;
+mod fit;
 #[cfg(test)]
 mod fixture;
 mod golden;
+mod kind;
 mod layers;
 mod lineage;
 mod locks;
@@ -36,18 +39,21 @@ mod prepare;
 mod query;
 mod recover;
 mod remove;
+mod resize;
 #[cfg(test)]
 mod rest;
 mod root;
 mod shared;
+mod sizes;
 mod snapshotter;
 mod steps;
 mod words;
 
 pub use check::{Report, check};
 pub use disks::Disks;
-pub use error::{Error, ErrorKind};
+pub use error::Error;
 pub use finding::{Fault, Finding, Named};
+pub use kind::ErrorKind;
 pub use mend::{Mended, repair};
 pub use options::{NameOptions, Options};
 pub use snapshotter::{Snapshotter, Snapshotters};

@@ -12,6 +12,8 @@ pub struct Options {
     pub root: PathBuf,
     /// The snapshotters, each with records of its own.
     pub names: Vec<NameOptions>,
+    /// Bytes that the host's disk must have free for a new active snapshot; 0: none.
+    pub reserve: u64,
     /// How long a commit waits for a device that is still open.
     ///
     /// `umount` in another mount namespace can lag; containerd's writers wait for us meanwhile.
@@ -31,6 +33,7 @@ impl Options {
         Self {
             root,
             names: Vec::new(),
+            reserve: 0,
             busy_wait: Duration::from_secs(2),
             flush_limit: Duration::from_secs(60),
             cleanup_wait: Duration::from_secs(10),
@@ -48,6 +51,10 @@ pub struct NameOptions {
     pub size: u64,
     /// Cluster size of a new chain.
     pub cluster: ClusterSize,
+    /// The smallest disk that may be asked for.
+    pub smallest: u64,
+    /// The largest disk that may be asked for.
+    pub largest: u64,
 }
 
 impl NameOptions {
@@ -58,6 +65,8 @@ impl NameOptions {
             name: name.to_owned(),
             size: 10 << 30,
             cluster: ClusterSize::DEFAULT,
+            smallest: 64 << 20,
+            largest: 8 << 40,
         }
     }
 }

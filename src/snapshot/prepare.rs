@@ -12,11 +12,11 @@ use super::mounts::decide;
 use super::root::sync_dir;
 use super::shared::{Shared, blocking};
 use super::words::{check_key, check_labels};
-use super::{Error, Kind, Labels, Mount, Snapshotter};
+use super::{Error, Kind, Labels, Mount, NameOptions, Snapshotter, golden, sizes};
 use crate::image;
 use crate::io::{Direct, now};
 use crate::link::Disk;
-use crate::store::{New, Record};
+use crate::store::{Id, New, Origin, Record, Store};
 use crate::units::ClusterSize;
 
 impl Snapshotter {
@@ -52,7 +52,15 @@ impl Snapshotter {
         let labels = check_labels(labels)?;
         let _turn = self.turn(key).await;
         let shared = self.shared();
-        let (space, origin) = (self.space().to_owned(), self.origin().clone());
+        let space = self.space().to_owned();
+        let (origin, fitted) = match kind {
+            Kind::Active => {
+                shared.spare_room().await?;
+                self.ground(key, parent, &labels).await?
+            }
+            // Nothing is written to a view: its parent's size is right.
+            _ => (self.origin().clone(), None),
+        };
         let (wanted, parent, now) = (key.to_owned(), parent.to_owned(), shared.now());
         let record = shared
             .store(move |store| {
@@ -62,6 +70,7 @@ impl Snapshotter {
                     kind,
                     parent: &parent,
                     origin,
+                    fitted,
                     labels,
                     now,
                 })
@@ -76,6 +85,85 @@ impl Snapshotter {
                 Err(error)
             }
         }
+    }
+}
+
+impl Snapshotter {
+    /// What a new active snapshot stands on, at the size that it should have: a golden file if it has no
+    /// parent, or what is fitted to its parent if that has another size.
+    async fn ground(
+        &self,
+        key: &str,
+        parent: &str,
+        labels: &Labels,
+    ) -> Result<(Origin, Option<Id>), Error> {
+        let (shared, name) = (self.shared(), self.options());
+        let asked = sizes::asked(key, labels)?;
+        let own = self.origin().clone();
+        if parent.is_empty() {
+            let Some(asked) = asked else {
+                return Ok((own, None));
+            };
+            let size = sizes::bounded(key, asked, own.cluster, name)?;
+            return Ok((shared.golden_of(name, size).await?, None));
+        }
+        let found = match self.find(parent).await {
+            Ok(found) if found.kind == Kind::Committed => found,
+            // The reservation says what is wrong with it, by its own rules.
+            _ => return Ok((own, None)),
+        };
+        let size = match asked.or(shared.inherited(&found).await?) {
+            Some(asked) => sizes::bounded(key, asked, found.cluster, name)?,
+            None => name.size - name.size % found.cluster,
+        };
+        if size == found.size {
+            return Ok((own, None));
+        }
+        Ok((own, Some(shared.fitted(key, &found, size).await?)))
+    }
+}
+
+impl Shared {
+    /// The size that a chain's labels ask for: the nearest that has one.
+    async fn inherited(&self, record: &Record) -> Result<Option<u64>, Error> {
+        let id = record.id;
+        let chain = self.store(move |store| store.chain(id)).await?;
+        let mut labels = chain.iter().rev().map(|below| (&below.key, &below.labels));
+        // A wrong label of an image is no reason to refuse its containers.
+        Ok(labels.find_map(|(key, labels)| sizes::asked(key, labels).ok().flatten()))
+    }
+
+    /// An empty file system of this size, made if it is the first.
+    async fn golden_of(&self, name: &NameOptions, size: u64) -> Result<Origin, Error> {
+        let _turn = self.turns.turn(&format!("golden-{size}")).await;
+        let records = self.store(Store::all).await?;
+        let options = NameOptions {
+            size,
+            ..name.clone()
+        };
+        golden::ensure(&self.paths, &options, &records).await
+    }
+
+    /// Refuses a new container while the host has less left than is kept back.
+    async fn spare_room(&self) -> Result<(), Error> {
+        let (root, reserve) = (self.paths.root().to_owned(), self.options.reserve);
+        if reserve == 0 {
+            return Ok(());
+        }
+        let asked = root.clone();
+        let found = blocking("looking at the host's disk", move || {
+            rustix::fs::statvfs(&asked).map_err(std::io::Error::from)
+        });
+        let found = found.await?.map_err(Error::file("look at", &root))?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        if free >= reserve {
+            return Ok(());
+        }
+        Err(Error::Reserve {
+            root,
+            free,
+            reserve,
+        })
     }
 }
 
@@ -96,7 +184,7 @@ async fn build(shared: &Shared, record: &Record) -> Result<Disk, Error> {
 }
 
 /// A new, empty delta: durable, and its name too.
-fn make_delta(path: &Path, size: u64, cluster: u64) -> Result<(), Error> {
+pub(super) fn make_delta(path: &Path, size: u64, cluster: u64) -> Result<(), Error> {
     let image = |source| Error::Image {
         path: path.to_owned(),
         source: Box::new(source),

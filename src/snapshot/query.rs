@@ -1,5 +1,6 @@
-//! Questions, and the one change that touches no file: stat, list, usage, update.
+//! Questions, and what changes a snapshot's labels: stat, list, usage, update.
 
+use super::sizes;
 use super::words::{check_key, check_labels};
 use super::{Error, Info, Kind, Labels, Snapshotter, Usage};
 
@@ -32,16 +33,18 @@ impl Snapshotter {
     pub async fn usage(&self, key: &str) -> Result<Usage, Error> {
         let record = self.find(key).await?;
         match record.kind {
-            Kind::Committed => Ok(record.usage.unwrap_or_default()),
+            Kind::Committed | Kind::Fitted => Ok(record.usage.unwrap_or_default()),
             Kind::View => Ok(Usage::default()),
             Kind::Active => self.shared().cost(key, record.id).await,
         }
     }
 
-    /// Changes labels: all of them without `paths`, else only those that they name.
+    /// Changes labels: all of them without `paths`, else only those that they name. An active snapshot whose
+    /// labels ask for another size gets it, see [`Snapshotter::resize`].
     ///
     /// # Errors
-    /// `NotFound`, or `InvalidArgument` for a path that is no label.
+    /// `NotFound`, or `InvalidArgument` for a path that is no label; those of a resize, and then no label is
+    /// changed.
     pub async fn update(
         &self,
         key: &str,
@@ -51,6 +54,15 @@ impl Snapshotter {
         check_key(key)?;
         let change = Change::new(key, check_labels(labels)?, paths)?;
         let _turn = self.turn(key).await;
+        let record = self.find(key).await?;
+        let mut after = record.labels.clone();
+        change.apply(&mut after);
+        if record.kind == Kind::Active
+            && let Some(size) = sizes::asked(key, &after)?
+            && sizes::asked(key, &record.labels).ok().flatten() != Some(size)
+        {
+            self.resize_record(&record, size).await?;
+        }
         let (space, key, now) = (self.space().to_owned(), key.to_owned(), self.shared().now());
         let record = self
             .shared()
@@ -95,14 +107,14 @@ impl Change {
         Ok(Self::All(labels))
     }
 
-    fn apply(self, labels: &mut Labels) {
+    fn apply(&self, labels: &mut Labels) {
         match self {
-            Self::All(new) => *labels = new,
+            Self::All(new) => labels.clone_from(new),
             Self::Some(some) => {
                 for (label, value) in some {
                     match value {
-                        Some(value) => labels.insert(label, value),
-                        None => labels.remove(&label),
+                        Some(value) => labels.insert(label.clone(), value.clone()),
+                        None => labels.remove(label),
                     };
                 }
             }

@@ -151,7 +151,8 @@ impl Shared {
 
 /// The disks that records may have.
 fn wanted(records: &[Record]) -> HashSet<String> {
-    let served = records.iter().filter(|r| r.kind != Kind::Committed);
+    let sealed = |record: &Record| record.kind == Kind::Committed || record.kind == Kind::Fitted;
+    let served = records.iter().filter(|record| !sealed(record));
     served.map(disk_of).collect()
 }
 

@@ -68,11 +68,13 @@ impl Snapshotter {
         let _turn = self.turn(key).await;
         let shared = self.shared();
         let (space, asked) = (self.space().to_owned(), key.to_owned());
-        let record = shared
+        let gone = shared
             .store(move |store| store.remove(&space, &asked))
             .await?;
         shared.steps.pass("removed").await;
-        shared.take_apart_later(record);
+        for record in gone {
+            shared.take_apart_later(record);
+        }
         Ok(())
     }
 
@@ -136,7 +138,7 @@ impl Shared {
     /// One attempt. Every step may be repeated.
     async fn take_apart(&self, record: &Record) -> Result<(), Error> {
         match record.kind {
-            Kind::Active => {
+            Kind::Active | Kind::Fitted => {
                 self.release(record).await?;
                 self.steps.pass("released").await;
                 self.unlink(record).await?;

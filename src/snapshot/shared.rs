@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::OnceCell;
+
 use super::device::{Use, free_and_flush};
 use super::disks::Disks;
 use super::locks::Locks;
@@ -14,6 +16,7 @@ use super::remove::Removals;
 use super::root::RootLock;
 use super::steps::Steps;
 use super::{Error, Kind, Options, Usage};
+use crate::ext4::Tools;
 use crate::link::{self, Delta, Disk, Format};
 use crate::store::{self, Id, Record, Store};
 
@@ -28,6 +31,8 @@ pub(super) struct Shared {
     pub(super) removals: Removals,
     pub(super) steps: Steps,
     pub(super) store: Arc<Store>,
+    /// The programs of e2fsprogs, once somebody needed them.
+    pub(super) tools: OnceCell<Tools>,
     pub(super) _lock: RootLock,
 }
 
@@ -35,6 +40,12 @@ impl Shared {
     /// The time.
     pub(super) fn now(&self) -> SystemTime {
         (self.options.clock)()
+    }
+
+    /// The programs that resize a file system.
+    pub(super) async fn tools(&self) -> Result<Tools, Error> {
+        let found = self.tools.get_or_try_init(Tools::find).await;
+        found.cloned().map_err(Error::golden("resize"))
     }
 
     /// Asks the store on a thread that may block.

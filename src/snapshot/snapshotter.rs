@@ -14,7 +14,7 @@ use super::remove::Removals;
 use super::shared::{Shared, blocking};
 use super::steps::Steps;
 use super::words::check_key;
-use super::{Error, Kind, Mount, Options, golden, root};
+use super::{Error, Kind, Mount, NameOptions, Options, golden, root};
 use crate::link::Disk;
 use crate::store::{Origin, Record, Store};
 
@@ -59,6 +59,7 @@ impl Snapshotters {
             removals: Removals::default(),
             steps,
             store: Arc::new(store),
+            tools: tokio::sync::OnceCell::new(),
             _lock: lock,
         });
         shared.recover().await?;
@@ -66,7 +67,7 @@ impl Snapshotters {
         let mut names = HashMap::new();
         for name in &shared.options.names {
             let snapshotter = Snapshotter {
-                name: name.name.clone(),
+                options: name.clone(),
                 origin: golden::ensure(&shared.paths, name, &records).await?,
                 keys: Locks::default(),
                 shared: Arc::clone(&shared),
@@ -117,7 +118,7 @@ impl Snapshotters {
 /// Acts are not undone when their future is dropped: run each in a task of its own.
 #[derive(Debug)]
 pub struct Snapshotter {
-    name: String,
+    options: NameOptions,
     origin: Origin,
     keys: Locks,
     shared: Arc<Shared>,
@@ -130,7 +131,12 @@ impl Snapshotter {
 
     /// The name of its set of records.
     pub(super) fn space(&self) -> &str {
-        &self.name
+        &self.options.name
+    }
+
+    /// What can be chosen about it.
+    pub(super) fn options(&self) -> &NameOptions {
+        &self.options
     }
 
     /// What a chain without a parent stands on.

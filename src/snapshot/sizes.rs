@@ -1,0 +1,124 @@
+//! Which size a snapshot should have, from everything that may say so.
+//!
+//! The first that says something decides:
+//!
+//! 1. the label `containerd.io/snapshot/ploop.size` of the request, as people write sizes: `20Gi`
+//! 2. its label `containerd.io/snapshot/max-size`, decimal bytes, as containerd defines it
+//! 3. either label of the nearest snapshot below that has one: an image's annotation is a label of its layers
+//! 4. the size of the snapshotter's name
+//!
+//! A size is rounded down to whole clusters: it is a limit. containerd's own label is ignored, with a warning,
+//! if it is no number; ours is refused, because whoever wrote it meant something.
+
+use super::{Error, Labels, NameOptions};
+use crate::units::Bytes;
+
+/// Our label.
+const OURS: &str = "containerd.io/snapshot/ploop.size";
+/// containerd's label.
+const THEIRS: &str = "containerd.io/snapshot/max-size";
+
+/// The bytes that labels ask for; `None` if they say nothing.
+pub(super) fn asked(key: &str, labels: &Labels) -> Result<Option<u64>, Error> {
+    if let Some(text) = labels.get(OURS) {
+        return match text.parse::<Bytes>() {
+            Ok(Bytes(bytes)) if bytes > 0 => Ok(Some(bytes)),
+            _ => Err(Error::NoSize {
+                key: key.to_owned(),
+                label: OURS,
+                text: text.chars().take(64).collect(),
+            }),
+        };
+    }
+    let Some(text) = labels.get(THEIRS) else {
+        return Ok(None);
+    };
+    match text.parse::<i64>().map(u64::try_from) {
+        Ok(Ok(bytes)) if bytes > 0 => Ok(Some(bytes)),
+        _ => {
+            let text: String = text.chars().take(64).collect();
+            tracing::warn!(
+                key,
+                label = THEIRS,
+                text,
+                "no positive number of bytes: ignored"
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// A size that somebody asked for, in whole clusters and within the limits of the name.
+pub(super) fn bounded(
+    key: &str,
+    bytes: u64,
+    cluster: u64,
+    name: &NameOptions,
+) -> Result<u64, Error> {
+    let size = bytes - bytes % cluster.max(4096);
+    if size < name.smallest || size > name.largest {
+        return Err(Error::SizeLimits {
+            key: key.to_owned(),
+            size: bytes,
+            smallest: name.smallest,
+            largest: name.largest,
+        });
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::labels;
+    use super::{Error, NameOptions, OURS, THEIRS, asked, bounded};
+
+    #[test]
+    fn ours_comes_first_and_is_refused_if_it_is_no_size() {
+        for (pairs, expected) in [
+            (&[][..], Some(None)),
+            (&[(OURS, "20Gi")], Some(Some(20 << 30))),
+            (&[(THEIRS, "4096")], Some(Some(4096))),
+            (&[(OURS, "1Mi"), (THEIRS, "4096")], Some(Some(1 << 20))),
+            (&[(OURS, "much"), (THEIRS, "4096")], None),
+            (&[(OURS, "0")], None),
+            (&[(OURS, "-1Gi")], None),
+            (&[("other", "5Gi")], Some(None)),
+        ] {
+            let found = asked("key", &labels(pairs));
+            assert_eq!(
+                found.as_ref().ok(),
+                expected.as_ref(),
+                "{pairs:?}: {found:?}"
+            );
+        }
+    }
+
+    /// As upstream defines it.
+    #[test]
+    fn theirs_is_ignored_if_it_is_no_positive_number() {
+        for text in ["5Gi", "", "0", "-5", "1e9", " 4096", "99999999999999999999"] {
+            assert_eq!(
+                asked("key", &labels(&[(THEIRS, text)])).unwrap(),
+                None,
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_size_is_a_limit_in_whole_clusters() {
+        let mut name = NameOptions::new("ploop");
+        (name.smallest, name.largest) = (1 << 30, 4 << 30);
+        let at = |bytes| bounded("key", bytes, 65_536, &name);
+        assert_eq!(at((1 << 30) + 65_535).unwrap(), 1 << 30);
+        assert_eq!(at(5_000_000_000 - (1 << 30)).unwrap() % 65_536, 0);
+        for bytes in [0, (1 << 30) - 1, (4 << 30) + 65_536, u64::MAX] {
+            let error = at(bytes).unwrap_err();
+            assert!(matches!(error, Error::SizeLimits { .. }));
+            assert!(
+                error.to_string().contains("from 1.00 GiB to 4.00 GiB"),
+                "{error}"
+            );
+        }
+    }
+}

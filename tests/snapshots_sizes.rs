@@ -1,0 +1,275 @@
+//! Sizes on real devices: what is asked for is what `df` says, at Prepare and afterwards.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use ploop_snapshotter::snapshot::{ErrorKind, Labels, Mount};
+
+use super::checked::{check, whats};
+use super::{Mounted, Node, chain, try_mount};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const OURS: &str = "containerd.io/snapshot/ploop.size";
+const THEIRS: &str = "containerd.io/snapshot/max-size";
+
+fn label(key: &str, value: &str) -> Labels {
+    Labels::from([(key.to_owned(), value.to_owned())])
+}
+
+/// Bytes and inodes of a mounted file system, and bytes that are used.
+fn df(point: &Path) -> (u64, u64, u64) {
+    let found = rustix::fs::statvfs(point).unwrap();
+    let used = found.f_blocks - found.f_bfree;
+    (
+        found.f_blocks * found.f_frsize,
+        found.f_files,
+        used * found.f_frsize,
+    )
+}
+
+/// Is a file system what a disk of so many bytes holds? Its own tables take a part.
+fn fits(found: u64, size: u64) -> bool {
+    found <= size && found > size - size / 16 - 24 * MIB
+}
+
+/// The kernel's own verdict is not enough.
+fn whole(device: &str) {
+    let done = Command::new("e2fsck")
+        .args(["-fn", device])
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stdout)
+    );
+}
+
+impl Node {
+    async fn sized(&self, key: &str, parent: &str, labels: Labels) -> Vec<Mount> {
+        let made = self.ploop.prepare(key, parent, labels).await;
+        made.unwrap_or_else(|error| panic!("prepare {key}: {}", chain(&error)))
+    }
+
+    /// An image with a file of 50 MiB in it.
+    async fn image(&self) {
+        self.layer("image", "", |root| {
+            fs::write(root.join("content"), vec![7; 50 << 20]).unwrap();
+        })
+        .await;
+    }
+
+    fn holds(&self, mounts: &[Mount], key: &str, size: u64) -> u64 {
+        whole(&mounts[0].source);
+        let mounted = Mounted::new(mounts, &self.point(key));
+        let (bytes, inodes, _) = df(&mounted.point);
+        assert!(fits(bytes, size), "{key}: {bytes} of {size}");
+        assert_eq!(
+            fs::read(mounted.path("content")).unwrap(),
+            vec![7; 50 << 20]
+        );
+        inodes
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_has_the_size_that_its_labels_ask_for() {
+    let node = Node::new().await;
+    node.image().await;
+    let before = node.files().len();
+    let plain = node.prepare("plain", "image").await;
+    let inodes = node.holds(&plain, "plain", 256 * MIB);
+    let begun = Instant::now();
+    let large = node.sized("large", "image", label(OURS, "3Gi")).await;
+    let first = begun.elapsed();
+    assert!(
+        node.holds(&large, "large", 3 * GIB) > 8 * inodes,
+        "inodes grow too"
+    );
+    let begun = Instant::now();
+    let bytes = (3 * GIB).to_string();
+    let again = node.sized("again", "image", label(THEIRS, &bytes)).await;
+    let second = begun.elapsed();
+    node.holds(&again, "again", 3 * GIB);
+    let small = node
+        .sized("small", "image", label(THEIRS, "134217728"))
+        .await;
+    node.holds(&small, "small", 128 * MIB);
+    println!("the first of its size took {first:?}, the second {second:?}");
+    // One delta for each container, and one for each size.
+    assert_eq!(node.files().len(), before + 4 + 2);
+    // What nobody can read is nobody's wish.
+    let odd = node.sized("odd", "image", label(THEIRS, "3Gi")).await;
+    node.holds(&odd, "odd", 256 * MIB);
+    for (value, kind, words) in [
+        (
+            "much",
+            ErrorKind::InvalidArgument,
+            "no size: write one such as 20Gi",
+        ),
+        (
+            "1Mi",
+            ErrorKind::InvalidArgument,
+            "a size is from 64.0 MiB to 8.00 TiB here",
+        ),
+        (
+            "64Mi",
+            ErrorKind::FailedPrecondition,
+            "are used, which does not fit",
+        ),
+    ] {
+        let error = node
+            .ploop
+            .prepare("bad", "image", label(OURS, value))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{}", chain(&error));
+        assert!(chain(&error).contains(words), "{}", chain(&error));
+    }
+    // Nothing of it is seen from outside, and it goes with its image.
+    let infos = node.ploop.list().await.unwrap();
+    assert_eq!(infos.len(), 6);
+    assert!(
+        infos
+            .iter()
+            .all(|info| info.name == "image" || info.parent == "image")
+    );
+    let refused = node.ploop.remove("image").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::FailedPrecondition);
+    for key in ["plain", "large", "again", "small", "odd", "image"] {
+        node.ploop.remove(key).await.unwrap();
+    }
+    node.ploop.cleanup().await.unwrap();
+    assert_eq!(node.files(), [""; 0]);
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_images_annotation_is_its_containers_size() {
+    let node = Node::new().await;
+    let wish = label(OURS, "1Gi");
+    let mounts = node.sized("unpacking", "", wish.clone()).await;
+    let mounted = Mounted::new(&mounts, &node.point("layer"));
+    assert!(fits(df(&mounted.point).0, GIB));
+    fs::write(mounted.path("content"), vec![7; 50 << 20]).unwrap();
+    drop(mounted);
+    node.ploop.commit("lower", "unpacking", wish).await.unwrap();
+    node.layer("upper", "lower", |_| {}).await;
+    let mounts = node.prepare("inherits", "upper").await;
+    node.holds(&mounts, "inherits", GIB);
+    let own = node.sized("own", "upper", label(OURS, "512Mi")).await;
+    node.holds(&own, "own", 512 * MIB);
+    for key in ["inherits", "own"] {
+        node.ploop.remove(key).await.unwrap();
+    }
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_not_mounted_is_resized_either_way() {
+    let node = Node::new().await;
+    node.image().await;
+    node.prepare("a", "image").await;
+    for size in [GIB, 128 * MIB, 2 * GIB, 300 * MIB, 301 * MIB] {
+        node.ploop
+            .resize("a", size)
+            .await
+            .unwrap_or_else(|error| panic!("{}", chain(&error)));
+        let mounts = node.ploop.mounts("a").await.unwrap();
+        node.holds(&mounts, "a", size);
+    }
+    // The same by a label, as `ctr snapshots label` does it.
+    let info = node
+        .ploop
+        .update("a", label(OURS, "512Mi"), None)
+        .await
+        .unwrap();
+    assert_eq!(info.labels, label(OURS, "512Mi"));
+    let mounts = node.ploop.mounts("a").await.unwrap();
+    node.holds(&mounts, "a", 512 * MIB);
+    let error = node.ploop.resize("a", 64 * MIB).await.unwrap_err();
+    assert!(
+        chain(&error).contains("are used, which does not fit"),
+        "{}",
+        chain(&error)
+    );
+    let error = node.ploop.resize("image", GIB).await.unwrap_err();
+    assert!(chain(&error).contains("is not active"), "{}", chain(&error));
+    // Mounted it does not shrink, and stays as it was.
+    let mounted = Mounted::new(&mounts, &node.point("a"));
+    let error = node.ploop.resize("a", 256 * MIB).await.unwrap_err();
+    assert!(
+        chain(&error).contains("stop its container first"),
+        "{}",
+        chain(&error)
+    );
+    assert!(fits(df(&mounted.point).0, 512 * MIB));
+    drop(mounted);
+    // What was resized is committed and inherited like anything else.
+    node.commit("B", "a").await;
+    let mounts = node.prepare("b", "B").await;
+    node.holds(&mounts, "b", 256 * MIB);
+    node.ploop.remove("b").await.unwrap();
+    let root = node.folder.path().join("root");
+    let all = node.restarted().await;
+    assert_eq!(all.all.detach_idle().await.unwrap(), 0);
+    drop((all.all, all.ploop));
+    let (code, answer, said) = check(&root, &[]);
+    assert_eq!(code, 0, "{said} {:?}", whats(&answer));
+    drop(all.folder);
+}
+
+/// Needs CAP_SYS_RESOURCE, which the kernel asks for: in the virtual machine.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "grows a mounted file system: needs CAP_SYS_RESOURCE"]
+async fn a_running_container_grows_and_goes_on() {
+    let node = Node::new().await;
+    node.image().await;
+    let mounts = node.prepare("a", "image").await;
+    let mounted = Mounted::new(&mounts, &node.point("a"));
+    // A container that fills its disk.
+    let mut file = fs::File::create(mounted.path("fill")).unwrap();
+    let full = loop {
+        use std::io::Write as _;
+        if let Err(error) = file.write_all(&[1; 1 << 20]) {
+            break error;
+        }
+    };
+    assert_eq!(full.raw_os_error(), Some(28), "{full}");
+    let written = file.metadata().unwrap().len();
+    for size in [512 * MIB, 3 * GIB, 10 * GIB] {
+        let begun = Instant::now();
+        node.ploop
+            .resize("a", size)
+            .await
+            .unwrap_or_else(|error| panic!("{}", chain(&error)));
+        println!("to {} MiB while mounted: {:?}", size / MIB, begun.elapsed());
+        assert!(fits(df(&mounted.point).0, size), "{:?}", df(&mounted.point));
+        use std::io::Write as _;
+        file.write_all(&[2; 1 << 20]).unwrap();
+    }
+    file.sync_all().unwrap();
+    assert_eq!(file.metadata().unwrap().len(), written + (3 << 20));
+    drop(file);
+    drop(mounted);
+    node.ploop.mounts("a").await.unwrap();
+    whole(&mounts[0].source);
+    assert!(try_mount(&mounts, &node.point("a"), &[]));
+    let mounted = node.point("a");
+    assert_eq!(
+        fs::read(mounted.join("content")).unwrap(),
+        vec![7; 50 << 20]
+    );
+    assert!(
+        Command::new("umount")
+            .arg(&mounted)
+            .status()
+            .unwrap()
+            .success()
+    );
+    node.ploop.remove("a").await.unwrap();
+    node.end().await;
+}
