@@ -32,7 +32,27 @@ pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
         let reason = "run_dir must not be the root: the root lasts, run_dir must not".to_owned();
         return Some(contradiction_at(&["run_dir"], reason));
     }
-    sockets(config)
+    sizes(config).or_else(|| sockets(config))
+}
+
+/// What nobody asks for must be what everybody may ask for.
+fn sizes(config: &Config) -> Option<Contradiction> {
+    for (name, section) in &config.names {
+        let all = &config.snapshots;
+        let size = section.size.unwrap_or(all.size);
+        let smallest = section.min_size.unwrap_or(all.min_size);
+        let largest = section.max_size.unwrap_or(all.max_size);
+        if size < smallest || size > largest {
+            let reason = format!(
+                "the size {size} is not between min_size {smallest} and max_size {largest}"
+            );
+            return Some(match section.size {
+                Some(_) => contradiction_at(&["names", name.as_str(), "size"], reason),
+                None => contradiction_at(&["snapshots", "size"], reason),
+            });
+        }
+    }
+    None
 }
 
 /// Every socket needs a path of its own, short enough for the kernel.

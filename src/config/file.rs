@@ -199,6 +199,14 @@ pub struct Snapshots {
     /// The disk of a container whose image starts from nothing.
     #[serde(deserialize_with = "disk_size")]
     pub size: Size,
+    /// The smallest disk that may be asked for.
+    #[serde(deserialize_with = "disk_size")]
+    pub min_size: Size,
+    /// The largest disk that may be asked for.
+    #[serde(deserialize_with = "disk_size")]
+    pub max_size: Size,
+    /// What the host's disk must have free for a new container.
+    pub reserve: Size,
     /// Cluster size of new chains.
     #[serde(with = "cluster")]
     pub cluster: ClusterSize,
@@ -217,6 +225,9 @@ impl Default for Snapshots {
     fn default() -> Self {
         Self {
             size: Size(10 << 30),
+            min_size: Size(64 << 20),
+            max_size: Size(8 << 40),
+            reserve: Size(0),
             cluster: ClusterSize::DEFAULT,
             busy_wait: Duration::from_secs(2),
             flush_limit: Duration::from_secs(60),
@@ -241,4 +252,16 @@ pub struct NameSection {
         skip_serializing_if = "Option::is_none"
     )]
     pub size: Option<Size>,
+    /// Instead of `[snapshots] min_size`.
+    #[serde(
+        deserialize_with = "optional_disk_size",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub min_size: Option<Size>,
+    /// Instead of `[snapshots] max_size`.
+    #[serde(
+        deserialize_with = "optional_disk_size",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub max_size: Option<Size>,
 }

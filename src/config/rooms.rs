@@ -92,10 +92,13 @@ impl Config {
             let mut options = snapshot::NameOptions::new(name.as_str());
             options.size = section.size.unwrap_or(self.snapshots.size).0;
             options.cluster = self.snapshots.cluster;
+            options.smallest = section.min_size.unwrap_or(self.snapshots.min_size).0;
+            options.largest = section.max_size.unwrap_or(self.snapshots.max_size).0;
             options
         });
         let mut options = snapshot::Options::new(self.root.clone());
         options.names = names.collect();
+        options.reserve = self.snapshots.reserve.0;
         options.busy_wait = self.snapshots.busy_wait;
         options.flush_limit = self.snapshots.flush_limit;
         options.cleanup_wait = self.snapshots.cleanup_wait;

@@ -201,7 +201,8 @@ async fn of_remove() {
         house.client.remove("v").await.unwrap();
     }
     house.arm("taken apart");
-    house.client.remove("base").await.unwrap();
+    // It may die before the answer is out.
+    let _ = house.client.remove("base").await;
     house.next("taken apart").await;
     house.deltas_become(0).await;
     assert_eq!(house.client.names(&[]).await, [""; 0]);
