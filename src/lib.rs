@@ -15,6 +15,7 @@ pub mod units;
 pub mod ext4;
 pub mod format;
 pub mod io;
+pub mod nri;
 pub mod observe;
 pub mod store;
 

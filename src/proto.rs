@@ -25,3 +25,15 @@ pub const REVISION: u32 = 2;
 pub mod v1 {
     tonic::include_proto!("ploop.v1");
 }
+
+/// `nri.pkg.api.v1alpha1`: what containerd tells its plugins.
+#[expect(missing_docs, reason = "generated; the words stand in the .proto file")]
+pub mod nri {
+    tonic::include_proto!("nri.pkg.api.v1alpha1");
+}
+
+/// ttrpc's envelopes.
+#[expect(missing_docs, reason = "generated; the words stand in the .proto file")]
+pub mod ttrpc {
+    tonic::include_proto!("ttrpc");
+}

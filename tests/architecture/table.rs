@@ -29,6 +29,8 @@ pub(super) const ROOMS: &[Room] = &[
     room("ext4", &["units"]),
     room("format", &["units"]),
     room("io", &["units"]),
+    // What Kubernetes asks for, over containerd's NRI: it knows sizes and keys, and nothing of disks.
+    room("nri", &["proto", "units"]),
     room("store", &["units"]),
     room("observe", &["socket", "units"]),
     room("image", &["units", "format", "io"]),
@@ -83,7 +85,8 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "config",
         &[
-            "seat", "socket", "units", "observe", "device", "server", "link", "snapshot", "service",
+            "seat", "socket", "units", "nri", "observe", "device", "server", "link", "snapshot",
+            "service",
         ],
     ),
     // `config`: which root and run directory the tool means. `seat`, `ublk`: what this kernel offers is for a
@@ -99,7 +102,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "daemon",
         &[
-            "units", "store", "observe", "link", "snapshot", "service", "config",
+            "units", "nri", "store", "observe", "link", "snapshot", "service", "config",
         ],
     ),
 ];
