@@ -27,13 +27,23 @@ pub mod v1 {
 }
 
 /// `nri.pkg.api.v1alpha1`: what containerd tells its plugins.
-#[expect(missing_docs, reason = "generated; the words stand in the .proto file")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the words stand in the .proto file"
+)]
 pub mod nri {
     tonic::include_proto!("nri.pkg.api.v1alpha1");
 }
 
 /// ttrpc's envelopes.
-#[expect(missing_docs, reason = "generated; the words stand in the .proto file")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the words stand in the .proto file"
+)]
 pub mod ttrpc {
     tonic::include_proto!("ttrpc");
 }

@@ -68,6 +68,10 @@ fn sockets(config: &Config) -> Option<Contradiction> {
     if longest.as_os_str().len() > LONGEST_PATH {
         return Some(too_long(&["run_dir"], &longest));
     }
+    let nri = &config.nri.socket;
+    if nri.as_os_str().len() > LONGEST_PATH {
+        return Some(too_long(&["nri", "socket"], nri));
+    }
     if let Some(Address::Unix(path)) = &config.metrics.address
         && let Some(other) = taken.insert(path.clone(), "[metrics]".to_owned())
     {

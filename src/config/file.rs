@@ -12,6 +12,7 @@ use super::words::{
     Name, Size, absolute, cluster, disk_size, optional_disk_size, optional_path, servers, text,
     time,
 };
+use crate::nri;
 use crate::observe::{Address, LogFilter, LogFormat};
 use crate::units::ClusterSize;
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub disk_server: DiskServer,
     /// The gRPC door.
     pub service: Service,
+    /// What Kubernetes asks for.
+    pub nri: Nri,
     /// What every snapshotter name starts from.
     pub snapshots: Snapshots,
     /// The snapshotters, by name.
@@ -49,6 +52,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             disk_server: DiskServer::default(),
             service: Service::default(),
+            nri: Nri::default(),
             snapshots: Snapshots::default(),
             names: BTreeMap::from([(name, NameSection::default())]),
         }
@@ -188,6 +192,26 @@ impl Default for Service {
             commit_limit: Duration::from_secs(20),
             stop_limit: Duration::from_secs(10),
             detach_on_stop: false,
+        }
+    }
+}
+
+/// `[nri]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Nri {
+    /// Let pods' annotations set the sizes of their disks.
+    pub enabled: bool,
+    /// Where containerd asks its plugins.
+    #[serde(with = "absolute")]
+    pub socket: PathBuf,
+}
+
+impl Default for Nri {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            socket: PathBuf::from(nri::Options::USUAL_SOCKET),
         }
     }
 }

@@ -11,6 +11,6 @@ mod rooms;
 mod words;
 
 pub use error::Error;
-pub use file::{Config, DiskServer, Log, Metrics, NameSection, Service, Snapshots, Transport};
+pub use file::{Config, DiskServer, Log, Metrics, NameSection, Nri, Service, Snapshots, Transport};
 pub use load::DEFAULT_PATH;
 pub use words::Name;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Config, Name, NameSection, Transport};
 use crate::device;
 use crate::link;
+use crate::nri;
 use crate::observe::LogOptions;
 use crate::seat::{self, Seat};
 use crate::server;
@@ -83,6 +84,13 @@ impl Config {
             commit_limit: self.service.commit_limit,
             stop_limit: self.service.stop_limit,
         }
+    }
+
+    /// Where containerd asks its plugins, if we are to be one.
+    #[must_use]
+    pub fn nri_options(&self) -> Option<nri::Options> {
+        let socket = || self.nri.socket.clone();
+        self.nri.enabled.then(|| nri::Options::new(socket()))
     }
 
     /// The snapshotters and their root.

@@ -6,6 +6,7 @@
 mod error;
 mod numbers;
 mod run;
+mod sizes;
 
 pub use error::Error;
 pub use run::{Setup, run};

@@ -7,9 +7,11 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::sizes::Everywhere;
 use super::{Error, numbers};
 use crate::config::Config;
 use crate::link::Servers;
+use crate::nri::{self, Connected, Containers};
 use crate::observe::{Call, Door, Health, Metrics, State, start_log};
 use crate::service::{Doors, Name, Observer};
 use crate::snapshot::Snapshotters;
@@ -147,6 +149,7 @@ struct House {
     _metrics_door: Option<Door>,
     servers: Arc<Servers>,
     snapshotters: Arc<Snapshotters>,
+    nri: Option<Connected>,
     doors: Doors,
 }
 
@@ -221,17 +224,25 @@ impl House {
                 took: ended.took,
             });
         });
+        // Before the doors: the first container should find us at both.
+        let nri = config.nri_options().map(|options| {
+            let sizes = Everywhere(Arc::clone(&snapshotters));
+            nri::connect(options, sizes, Arc::new(Containers::default()))
+        });
         let doors = Doors::open(names, config.service_options(), observer).await?;
         Ok(Self {
             health,
             _metrics_door: metrics_door,
             servers: Arc::clone(servers),
             snapshotters,
+            nri,
             doors,
         })
     }
 
     async fn close(self, closing: Closing) {
+        // containerd goes on without us: no pod waits for an answer that will not come.
+        drop(self.nri);
         self.doors.close().await;
         if matches!(closing, Closing::LeaveDisks) {
             return;

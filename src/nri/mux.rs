@@ -15,8 +15,8 @@ pub(super) const RUNTIME: u32 = 2;
 
 const HEADER: usize = 8;
 
-/// The longest frame that there may be: a whole message of ttrpc.
-const LONGEST_FRAME: u32 = ttrpc::LONGEST_MESSAGE + ttrpc::HEADER as u32;
+/// The longest frame that there may be: a whole message of ttrpc with its header.
+const LONGEST_FRAME: u32 = ttrpc::LONGEST_MESSAGE + 10;
 
 /// The longest frame that we send. The other side reads a frame into a buffer of this size while it
 /// waits for a message's header, and gives up if it does not fit.

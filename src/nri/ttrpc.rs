@@ -8,7 +8,7 @@ use super::Error;
 use crate::proto::ttrpc::{Request, Response, Status};
 
 /// The bytes before a message: length, stream, kind, flags.
-pub(super) const HEADER: usize = 10;
+const HEADER: usize = 10;
 
 /// The longest message that ttrpc allows.
 pub(super) const LONGEST_MESSAGE: u32 = 4 << 20;
@@ -16,7 +16,7 @@ pub(super) const LONGEST_MESSAGE: u32 = 4 << 20;
 const REQUEST: u8 = 1;
 const RESPONSE: u8 = 2;
 
-/// The longest words of an error: they end in a log and in a pod's events.
+/// How many characters an error may have: they end in a log and in a pod's events.
 const LONGEST_WORDS: usize = 1024;
 
 /// gRPC's codes, as far as we say them.
@@ -110,8 +110,9 @@ pub(super) fn response(stream: u32, answer: Result<Vec<u8>, Failure>) -> Vec<u8>
             payload,
         },
         Err(mut failure) => {
-            let end = failure.words.floor_char_boundary(LONGEST_WORDS);
-            failure.words.truncate(end);
+            if let Some((end, _)) = failure.words.char_indices().nth(LONGEST_WORDS) {
+                failure.words.truncate(end);
+            }
             Response {
                 status: Some(Status {
                     code: failure.code as i32,
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_failure_has_its_code_and_its_words_but_not_too_many() {
-        let words = "ä".repeat(LONGEST_WORDS);
+        let words = "ä".repeat(LONGEST_WORDS + 1);
         let failure = Failure::new(Code::InvalidArgument, words);
         let mut messages = Messages::default();
         messages.feed(&response(1, Err(failure)));
@@ -197,7 +198,7 @@ mod tests {
         };
         let status = answer.status.unwrap();
         assert_eq!(status.code, 3);
-        assert_eq!(status.message.len(), LONGEST_WORDS);
+        assert_eq!(status.message, "ä".repeat(LONGEST_WORDS));
     }
 
     #[test]

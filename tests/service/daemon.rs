@@ -51,6 +51,7 @@ impl Place {
     pub(super) fn configure(&self, file: &str, root: &str, run: &str, options: &str) -> PathBuf {
         let text = format!(
             "root = '{}'\nrun_dir = '{run}'\n[metrics]\naddress = '{run}/metrics.sock'\n\
+             [nri]\nenabled = false\n\
              [snapshots]\nsize = '256Mi'\n{options}",
             self.path(root).display(),
             run = self.path(run).display()
