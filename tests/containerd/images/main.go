@@ -22,13 +22,13 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to build: busybox, debian, deep or append")
+		return errors.New("say what to build: busybox, pause, debian, deep or append")
 	}
 	verb, args := args[0], args[1:]
 	flags := flag.NewFlagSet(verb, flag.ExitOnError)
 	out := flags.String("out", "", "the archive to write")
 	name := flags.String("name", "", "the image's full name, e.g. example.invalid/busybox:1")
-	busybox := flags.String("busybox", "/bin/busybox", "a static busybox (verbs busybox, deep)")
+	busybox := flags.String("busybox", "/bin/busybox", "a static busybox (verbs busybox, pause, deep)")
 	minbase := flags.String("minbase", "", "a tar of a Debian tree (verb debian)")
 	depth := flags.Int("depth", 100, "how many layers (verb deep)")
 	base := flags.String("base", "", "the archive to build on (verb append)")
@@ -47,6 +47,10 @@ func run(args []string) error {
 	)
 	switch verb {
 	case "busybox":
+		layers, err = busyboxLayers(*busybox)
+	case "pause":
+		// What keeps a pod's namespaces: it does nothing, for ever.
+		config.Cmd = []string{"/bin/sleep", "2147483647"}
 		layers, err = busyboxLayers(*busybox)
 	case "debian":
 		layers, err = debianLayers(*minbase)
