@@ -87,10 +87,10 @@ clean: ## all that was built or fetched
 # -- what the suites and the demo stand on ---------------------------------------------------------------------------
 
 # One build of each, from the module that pins containerd.
-go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(if $(filter 2,$(CONTAINERD)),$(GO_BIN)/containerd)
+go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(if $(filter 2,$(CONTAINERD)),$(GO_BIN)/containerd)
 	@:
 
-$(GO_BIN)/images $(GO_BIN)/timing: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
+$(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
 	@cd $(MODULE) && go build -trimpath -o $@ ./$*
 
 $(GO_BIN)/containerd: $(MODULE)/go.mod $(MODULE)/go.sum
@@ -102,10 +102,10 @@ $(GO_BIN)/containerd: $(MODULE)/go.mod $(MODULE)/go.sum
 $(GO_BIN)/conformance.test: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/conformance/*.go)
 	@cd $(MODULE) && go test -c -trimpath -o $@ ./conformance
 
-images: $(IMAGES)/busybox.tar $(IMAGES)/deep.tar $(IMAGES)/debian.tar
+images: $(IMAGES)/busybox.tar $(IMAGES)/pause.tar $(IMAGES)/deep.tar $(IMAGES)/debian.tar
 	@:
 
-$(IMAGES)/busybox.tar $(IMAGES)/deep.tar: $(IMAGES)/%.tar: $(GO_BIN)/images
+$(IMAGES)/busybox.tar $(IMAGES)/pause.tar $(IMAGES)/deep.tar: $(IMAGES)/%.tar: $(GO_BIN)/images
 	@mkdir -p $(@D)
 	@$(GO_BIN)/images $* --name example.invalid/$*:1 --out $@
 

@@ -10,6 +10,8 @@ export IMAGES=$REPO/.cache/images
 BIN=${BIN:-$REPO/target/release}
 SNAPSHOTTER=ploop
 MS=0 # how long the last `run` took
+KUBERNETES='' # what a suite adds to containerd's configuration when it is a kubelet; CRI is off else
+NRI_OFF=false
 
 PASSED=0
 FAILED=0
@@ -178,7 +180,7 @@ start_containerd() {
 version = $C_FORMAT
 root = "$DIR/c/root"
 state = "$DIR/c/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
+$([ -n "$KUBERNETES" ] || echo 'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]')
 
 [grpc]
   address = "$C_SOCKET"
@@ -194,7 +196,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 EOF
   if [ "$C_FORMAT" = 3 ]; then
     local name
-    for name in "$SNAPSHOTTER" "$SNAPSHOTTER-small" native; do
+    for name in "$SNAPSHOTTER" "$SNAPSHOTTER-small" native ${KUBERNETES:+overlayfs}; do
       cat >>"$DIR/containerd.toml" <<EOF
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux"
@@ -203,6 +205,7 @@ EOF
 EOF
     done
   fi
+  [ -z "$KUBERNETES" ] || sed -e "s#@DIR@#$DIR#g" -e "s#@NRI_OFF@#$NRI_OFF#g" "$KUBERNETES" >>"$DIR/containerd.toml"
   # containerd looks for its shim in PATH.
   PATH=$C_BIN:$PATH setsid "$C_BIN/containerd" --config "$DIR/containerd.toml" >>"$DIR/containerd.log" 2>&1 </dev/null &
   note_pid containerd $!
@@ -316,7 +319,7 @@ tear_down() {
   done
   return $rc
 }
-shims() { pgrep -f "containerd-shim-runc-v2 .*-namespace $NAMESPACE "; }
+shims() { pgrep -f "containerd-shim-runc-v2 .*-address $C_SOCKET( |\$)"; }
 
 # farewell: for EXIT. The directory stays when something is wrong, because its logs say why.
 farewell() {
