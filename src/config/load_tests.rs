@@ -155,6 +155,8 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
             "expected one of `auto`, `ublk`, `fuse`",
         ),
         ("[disk_server]\nshards = 70000", "2:10:", "u16"),
+        ("[nri]\nenabled = 'auto'", "2:11:", "expected a boolean"),
+        ("[nri]\nsocket = 'nri.sock'", "2:10:", "no absolute path"),
         ("[names.\"a b\"]\n", "1:8:", "is no snapshotter name"),
         ("[names.\"../x\"]\n", "1:8:", "is no snapshotter name"),
         ("a = [\n1,", "2:3:", ""),
@@ -189,6 +191,12 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
     let long = format!("run_dir = '/{}'", "x".repeat(120));
     assert!(
         refusal(&long).starts_with("1:1: the socket"),
+        "{}",
+        refusal(&long)
+    );
+    let long = format!("[nri]\nsocket = '/{}'", "x".repeat(120));
+    assert!(
+        refusal(&long).starts_with("2:1: the socket"),
         "{}",
         refusal(&long)
     );

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::link::{DiskStats, Seen, Servers};
+use crate::nri::Containers;
 use crate::observe::{Family, Kind, Sample};
 use crate::snapshot;
 use crate::snapshot::Snapshotters;
@@ -108,6 +109,32 @@ fn per_server(
             })
             .collect(),
     }
+}
+
+/// Whether Kubernetes' wishes reach us.
+pub(super) async fn of_nri(containers: Arc<Containers>) -> Vec<Family> {
+    let gauge = |name, help, value| Family {
+        name,
+        help,
+        kind: Kind::Gauge,
+        labels: &[],
+        samples: vec![Sample {
+            labels: Vec::new(),
+            value: number(value),
+        }],
+    };
+    vec![
+        gauge(
+            "ploop_nri_connected",
+            "1 if containerd asks us about its containers: without it pods' annotations set no sizes.",
+            containers.are_current().into(),
+        ),
+        gauge(
+            "ploop_nri_containers",
+            "Containers of pods that containerd has told of, whatever they lie on.",
+            containers.count() as u64,
+        ),
+    ]
 }
 
 type Column = (&'static str, &'static str, Kind, fn(&DiskStats) -> u64);
@@ -241,7 +268,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use super::{by_kind, per_disk};
+    use super::{by_kind, of_nri, per_disk};
     use crate::link::DiskStats;
     use crate::observe::Metrics;
     use crate::snapshot::{Info, Kind, Labels};
@@ -268,6 +295,16 @@ mod tests {
                 ("committed".to_owned(), 0.0)
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn nobody_connected_is_a_zero() {
+        let metrics = Metrics::new("test", "1").unwrap();
+        metrics.source(|| of_nri(Arc::default()));
+        let text = metrics.text().await.unwrap();
+        for line in ["ploop_nri_connected 0", "ploop_nri_containers 0"] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
     }
 
     /// Every name must be one that Prometheus takes, and none may come twice.

@@ -216,6 +216,14 @@ impl House {
                 acts,
             });
         }
+        // Before the doors: the first container should find us at both.
+        let nri = config.nri_options().map(|options| {
+            let sizes = Everywhere(Arc::clone(&snapshotters));
+            let containers = Arc::new(Containers::default());
+            let shown = Arc::clone(&containers);
+            metrics.source(move || numbers::of_nri(Arc::clone(&shown)));
+            nri::connect(options, sizes, containers)
+        });
         let observer = Observer::new(move |ended| {
             metrics.call(&Call {
                 snapshotter: ended.snapshotter,
@@ -223,11 +231,6 @@ impl House {
                 code: ended.code,
                 took: ended.took,
             });
-        });
-        // Before the doors: the first container should find us at both.
-        let nri = config.nri_options().map(|options| {
-            let sizes = Everywhere(Arc::clone(&snapshotters));
-            nri::connect(options, sizes, Arc::new(Containers::default()))
         });
         let doors = Doors::open(names, config.service_options(), observer).await?;
         Ok(Self {

@@ -234,6 +234,14 @@ async fn it_comes_again_when_containerd_does_and_learns_all_anew() {
         runtime.welcome(&[round]).await;
         assert_eq!(house.containers.count(), 1);
         assert!(house.containers.get(round).is_some());
+        assert!(house.containers.are_current());
+        drop((listener, runtime));
+        soon("it notices", async {
+            while house.containers.are_current() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whose container is it: what Kubernetes calls the container behind a snapshot's key.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The containerd namespace that CRI works in: NRI speaks of no other.
@@ -25,6 +26,7 @@ pub struct Container {
 #[derive(Debug, Default)]
 pub struct Containers {
     known: Mutex<HashMap<String, Container>>,
+    current: AtomicBool,
 }
 
 impl Containers {
@@ -41,6 +43,12 @@ impl Containers {
             Some((NAMESPACE, id)) => self.get(id),
             _ => None,
         }
+    }
+
+    /// Does containerd tell of every change now? Else this is what was, and no pod's wish is heard.
+    #[must_use]
+    pub fn are_current(&self) -> bool {
+        self.current.load(Ordering::Relaxed)
     }
 
     /// How many are known.
@@ -62,9 +70,15 @@ impl Containers {
         self.change(|known| known.retain(|_, container| container.sandbox != sandbox));
     }
 
-    /// These are all there are.
+    /// These are all there are, and every change is told from now on.
     pub(super) fn replace(&self, all: HashMap<String, Container>) {
         self.change(|known| *known = all);
+        self.current.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody tells us any more.
+    pub(super) fn lost(&self) {
+        self.current.store(false, Ordering::Relaxed);
     }
 
     fn change<T>(&self, act: impl FnOnce(&mut HashMap<String, Container>) -> T) -> T {

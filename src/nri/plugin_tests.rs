@@ -295,6 +295,32 @@ fn a_list_without_an_end_is_refused() {
     assert_eq!(answers, [true, true, true, false]);
 }
 
+proptest::proptest! {
+    /// Whatever the bytes are, they are an answer or an error.
+    #[test]
+    fn no_payload_breaks_us(
+        which in 0..METHODS.len(),
+        payload in proptest::collection::vec(0_u8.., 0..300),
+    ) {
+        let request = Request {
+            service: SERVICE.to_owned(),
+            method: METHODS[which].to_owned(),
+            payload,
+            timeout_nano: 0,
+        };
+        plugin().answer(&mut Heard::default(), &request);
+    }
+}
+
+const METHODS: [&str; 6] = [
+    "Configure",
+    "Synchronize",
+    "CreateContainer",
+    "RemoveContainer",
+    "RemovePodSandbox",
+    "StateChange",
+];
+
 /// The registry is shared with whoever shows it.
 #[test]
 fn containers_are_shared() {

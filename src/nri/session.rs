@@ -72,6 +72,7 @@ pub(super) async fn serve<S: Sizes>(
         Err(reason) => reason,
         Ok(never) => match never {},
     };
+    plugin.containers.lost();
     Ended {
         worked: session.heard.synchronized,
         reason,
