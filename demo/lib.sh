@@ -317,6 +317,8 @@ tear_down() {
     losetup -d "$device" 2>/dev/null || true
     rc=1
   done
+  # A kubelet's pods have control groups under this name; they are empty now.
+  find /sys/fs/cgroup -depth -type d -path "/sys/fs/cgroup/*${DIR##*/}*" -exec rmdir {} + 2>/dev/null
   return $rc
 }
 shims() { pgrep -f "containerd-shim-runc-v2 .*-address $C_SOCKET( |\$)"; }
