@@ -17,7 +17,7 @@ use super::sizes::Sizes;
 /// The first pause before another try; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest. A pod that a new containerd starts before we are there has a disk of the default size.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// A connection that lasted this long was a good one: the next try may come soon.
 const GOOD: Duration = Duration::from_secs(10);
 

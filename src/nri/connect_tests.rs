@@ -222,6 +222,50 @@ async fn a_slow_container_does_not_hold_up_another() {
     assert!(answers[1].1.status.is_some());
 }
 
+/// As many as fit into a frame: none is lost, and they do not all run at a time.
+#[tokio::test]
+async fn very_many_at_once_are_all_answered() {
+    const MANY: u32 = 20_000;
+    let house = House::new();
+    let listener = house.listen();
+    let _plugin = house.connect();
+    let mut runtime = Runtime::accept(&listener).await;
+    runtime.welcome(&[]).await;
+    let mut calls = Vec::new();
+    for number in 0..MANY {
+        let request = Request {
+            service: "nri.pkg.api.v1alpha1.Plugin".to_owned(),
+            method: "CreateContainer".to_owned(),
+            payload: creation(&number.to_string(), "5Gi").encode_to_vec(),
+            timeout_nano: 0,
+        };
+        calls.extend(ttrpc::request(2 * number + 1001, &request));
+    }
+    let mut trunk = Vec::new();
+    for frame in calls.chunks(4 << 20) {
+        trunk.extend(PLUGIN.to_be_bytes());
+        trunk.extend(u32::try_from(frame.len()).unwrap().to_be_bytes());
+        trunk.extend(frame);
+    }
+    let (mut reader, mut writer) = tokio::io::split(runtime.trunk);
+    let sent = tokio::spawn(async move { writer.write_all(&trunk).await.map(|()| writer) });
+    let mut messages = Messages::default();
+    let mut answered = 0;
+    while answered < MANY {
+        let frame = soon("an answer", mux::read(&mut reader)).await.unwrap();
+        messages.feed(&frame.bytes);
+        while let Some(message) = messages.next().unwrap() {
+            assert!(matches!(
+                message,
+                Message::Response(_, Response { status: None, .. })
+            ));
+            answered += 1;
+        }
+    }
+    let _writer = sent.await.unwrap().unwrap();
+    assert_eq!(house.containers.count(), MANY as usize);
+}
+
 #[tokio::test]
 async fn it_comes_again_when_containerd_does_and_learns_all_anew() {
     let house = House::new();

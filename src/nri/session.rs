@@ -6,7 +6,7 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::mux::{self, PLUGIN, RUNTIME};
 use super::plugin::{Answer, Heard, Plugin};
@@ -25,7 +25,7 @@ const REGISTER_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer may take to be taken off our hands.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many containers may be sized at a time before we stop listening.
+/// How many containers may be sized at a time; the next waits for one of them.
 const MOST_AT_ONCE: usize = 32;
 
 /// How many frames may wait to be looked at.
@@ -79,6 +79,9 @@ pub(super) async fn serve<S: Sizes>(
     }
 }
 
+/// An answer, and its stream.
+type Done = (u32, Result<Vec<u8>, Failure>);
+
 /// What cannot be.
 enum Never {}
 
@@ -92,7 +95,7 @@ struct Session<'a, S, W> {
     /// In ours.
     answered: Messages,
     /// Answers that take their time, each with its stream. They end with the connection.
-    running: JoinSet<(u32, Result<Vec<u8>, Failure>)>,
+    running: JoinSet<Done>,
 }
 
 impl<S: Sizes, W: AsyncWrite + Unpin> Session<'_, S, W> {
@@ -109,18 +112,20 @@ impl<S: Sizes, W: AsyncWrite + Unpin> Session<'_, S, W> {
                 () = &mut late, if !self.registered => {
                     return Err(Error::Silent { act: "let us in", limit: REGISTER_LIMIT });
                 }
-                frame = frames.recv(), if self.running.len() < MOST_AT_ONCE => {
+                frame = frames.recv() => {
                     let frame = frame.ok_or(Error::Closed)??;
                     self.hear(frame).await?;
                 }
-                Some(done) = self.running.join_next() => match done {
-                    Ok((stream, answer)) => self.send(stream, answer).await?,
-                    // Whoever waits for that answer should not wait for ever.
-                    Err(error) => {
-                        return Err(Error::malformed(format!("a call that broke us ({error})")));
-                    }
-                },
+                Some(done) = self.running.join_next() => self.finish(done).await?,
             }
+        }
+    }
+
+    async fn finish(&mut self, done: Result<Done, JoinError>) -> Result<(), Error> {
+        match done {
+            Ok((stream, answer)) => self.send(stream, answer).await,
+            // Whoever waits for that answer should not wait for ever.
+            Err(error) => Err(Error::malformed(format!("a call that broke us ({error})"))),
         }
     }
 
@@ -185,6 +190,12 @@ impl<S: Sizes, W: AsyncWrite + Unpin> Session<'_, S, W> {
         match self.plugin.answer(&mut self.heard, request) {
             Answer::Now(answer) => self.send(stream, answer).await,
             Answer::Later(creation) => {
+                // Each of them has a limit of its own, so this ends.
+                if self.running.len() >= MOST_AT_ONCE
+                    && let Some(done) = self.running.join_next().await
+                {
+                    self.finish(done).await?;
+                }
                 let plugin = Arc::clone(self.plugin);
                 self.running
                     .spawn(async move { (stream, plugin.create(creation).await) });

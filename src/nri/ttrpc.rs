@@ -55,11 +55,16 @@ pub(super) enum Message {
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     bytes: Vec<u8>,
+    /// How many of them were messages that are gone.
+    taken: usize,
 }
 
 impl Messages {
     /// More bytes have come.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
+        // Once for all messages of a frame: there may be very many.
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -68,7 +73,8 @@ impl Messages {
     /// # Errors
     /// [`Error::Malformed`]: what comes after it cannot be understood either.
     pub(super) fn next(&mut self) -> Result<Option<Message>, Error> {
-        let Some(header) = self.bytes.first_chunk::<HEADER>() else {
+        let left = &self.bytes[self.taken..];
+        let Some(header) = left.first_chunk::<HEADER>() else {
             return Ok(None);
         };
         let [l0, l1, l2, l3, s0, s1, s2, s3, kind, _flags] = *header;
@@ -80,7 +86,7 @@ impl Messages {
             )));
         }
         let end = HEADER + length as usize;
-        let Some(data) = self.bytes.get(HEADER..end) else {
+        let Some(data) = left.get(HEADER..end) else {
             return Ok(None);
         };
         let unreadable = |error| Error::malformed(format!("no envelope of ttrpc ({error})"));
@@ -92,7 +98,7 @@ impl Messages {
                 return Err(Error::malformed(format!("a message of the kind {kind}")));
             }
         };
-        self.bytes.drain(..end);
+        self.taken += end;
         Ok(Some(message))
     }
 }
