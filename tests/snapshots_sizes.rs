@@ -1,4 +1,8 @@
 //! Sizes on real devices: what is asked for is what `df` says, at Prepare and afterwards.
+#![expect(
+    clippy::print_stdout,
+    reason = "how long it took is for a person to see"
+)]
 
 use std::fs;
 use std::path::Path;
