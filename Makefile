@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test crash-test space-test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test crash-test space-test quota-test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -50,6 +50,11 @@ conformance: ## containerd's own snapshotter suite: over our socket and through 
 space-test: ## what is deleted is the host's again: 1 GiB, a day's churn, whole containers; small layers; what discard costs
 	@tests/needs test
 	@tests/suites space
+
+quota-test: ## sizes: by label and annotation, first and second time, resized, of a running container; here and on ublk in the virtual machine
+	@tests/needs test
+	@tests/needs vm
+	@tests/suites quota quota@old quota@new
 
 vm-images: ## kernels and root file system of the virtual machine, once (some 700 MB in .cache/vm)
 	@tests/needs vm
