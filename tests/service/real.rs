@@ -363,7 +363,7 @@ fn a_wrong_configuration_is_refused_before_anything_is_done() {
     assert_eq!(code, Some(78), "{words}");
     assert_eq!(words.lines().count(), 1, "{words}");
     assert!(
-        words.contains("config.toml:7:2: unknown field `snapshots2`"),
+        words.contains("config.toml:9:2: unknown field `snapshots2`"),
         "{words}"
     );
     assert!(!place.path("root").exists() && !place.path("run").exists());
