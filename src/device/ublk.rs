@@ -159,7 +159,8 @@ impl Ublk {
         shape: Shape,
         longest: u32,
     ) -> Result<(Device, Receiver<()>), Error> {
-        let fixed = shape.read_only || granted.update_size();
+        // A disk that stands on nothing is no container's: it is what it says.
+        let fixed = shape.read_only || granted.update_size() || disk.depth() < 2;
         let params = Params {
             size: if fixed {
                 disk.size()
