@@ -221,8 +221,7 @@ impl Line {
     /// than its disk: behind the disk's end there are zeros, and no space.
     async fn serve(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
         let size = self.disk.size();
-        // A flush has no place: the kernel writes -1 there.
-        if op == Op::Flush || range.end() <= size {
+        if range.end() <= size {
             return self.disk.serve(op, range, piece).await;
         }
         match op {

@@ -176,9 +176,14 @@ impl Queue {
             uapi::OP_WRITE_ZEROES => Op::WriteZeroes,
             other => Op::Other(other),
         };
+        let range = match op {
+            // It has no place: the kernel writes -1 there.
+            Op::Flush => ByteRange::new(0, 0),
+            _ => ByteRange::new(entry.start_sector << 9, u64::from(entry.nr_sectors) << 9),
+        };
         Request {
             op,
-            range: ByteRange::new(entry.start_sector << 9, u64::from(entry.nr_sectors) << 9),
+            range,
             registered: self.slots != Slot::None && entry.op_flags & uapi::FLAG_NOT_REGISTERED == 0,
         }
     }
