@@ -32,6 +32,16 @@ pub enum Error {
         /// Its node.
         device: PathBuf,
     },
+    /// The kernel cannot make it larger while it is there.
+    #[error(
+        "{} keeps its size as long as it is attached: this kernel's ublk cannot change one (Linux 6.16 can); \
+         detach the disk and attach it again",
+        device.display()
+    )]
+    Fixed {
+        /// Its node.
+        device: PathBuf,
+    },
     /// Its number could not be written down, so nobody could take it over.
     #[error("the device's number cannot be written into the registry of the run folder")]
     NotNoted,

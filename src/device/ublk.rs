@@ -46,14 +46,13 @@ const OPENERS: Duration = Duration::from_secs(2);
 /// How often the kernel is asked again.
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// What a device is announced as where the kernel cannot change that later (before 6.16): its file system, not
+/// What a container's device is announced as where the kernel cannot change that later (before 6.16): its file system, not
 /// its device, then is what limits a container, and what grows.
 const ROOM: u64 = 16 << 40;
 
 /// A device of this process.
 struct Bound {
     number: u32,
-    granted: Features,
     device: Device,
     /// Hears that the shard has let go of queue and node.
     ended: Receiver<()>,
@@ -137,7 +136,6 @@ impl Ublk {
             Ok((device, ended)) => {
                 let bound = Bound {
                     number,
-                    granted: added.granted,
                     device: device.clone(),
                     ended,
                 };
@@ -233,7 +231,6 @@ impl Ublk {
         let device = device(number)?;
         let bound = Bound {
             number,
-            granted,
             device: device.clone(),
             ended,
         };
@@ -275,15 +272,23 @@ impl Ublk {
         }
     }
 
-    /// The disk has become larger: so does the device, where the kernel can.
+    /// The disk becomes larger: so does the device, unless it is announced as large enough already.
     pub(super) fn grow(&self, name: &str, size: u64) -> Result<(), Error> {
-        let bound = self.lock().get(name).map(|it| (it.number, it.granted));
-        match bound {
-            Some((number, granted)) if granted.update_size() => {
-                Ok(self.control.resize(number, size)?)
-            }
-            _ => Ok(()),
+        let bound = self
+            .lock()
+            .get(name)
+            .map(|it| (it.number, it.device.path.clone()));
+        let Some((number, device)) = bound else {
+            return Ok(());
+        };
+        let info = self.control.info(number)?;
+        if info.is_some_and(|info| info.granted.update_size()) {
+            return Ok(self.control.resize(number, size)?);
         }
+        if announced(number)? >= size {
+            return Ok(());
+        }
+        Err(Error::Fixed { device })
     }
 
     /// Takes the device away.
@@ -385,6 +390,16 @@ fn character_path(number: u32) -> PathBuf {
 
 fn sysfs(number: u32) -> PathBuf {
     PathBuf::from(format!("/sys/block/ublkb{number}"))
+}
+
+/// Bytes that the kernel shows of a device.
+fn announced(number: u32) -> Result<u64, Error> {
+    let file = sysfs(number).join("size");
+    let text = std::fs::read_to_string(&file).map_err(kernel("read", &file))?;
+    let sectors: u64 = text.trim().parse().map_err(|error| {
+        kernel("understand", &file)(io::Error::new(io::ErrorKind::InvalidData, error))
+    })?;
+    Ok(sectors.saturating_mul(512))
 }
 
 /// A started device's node and numbers; makes the node where no devtmpfs does.

@@ -42,7 +42,9 @@ fn code(error: &Error) -> Code {
 
 fn of_device(error: &device::Error) -> Code {
     match error {
-        device::Error::Busy { .. } | device::Error::Exists { .. } => Code::FailedPrecondition,
+        device::Error::Busy { .. } | device::Error::Exists { .. } | device::Error::Fixed { .. } => {
+            Code::FailedPrecondition
+        }
         device::Error::Size { .. } => Code::InvalidArgument,
         error if error.is_exhausted() => Code::ResourceExhausted,
         _ => Code::Internal,
