@@ -41,13 +41,12 @@ pub(crate) enum Act {
     Snapshot,
     /// Close cleanly and open again.
     Reopen,
-    /// Become larger by so many clusters, and fill the last one.
+    /// Become larger by so many clusters, zero them, and fill the last one.
     Grow {
         clusters: u64,
         fill: u8,
     },
-    /// Zero what is to be cut off, seal the top, put a new delta on it that is as large as the disk was at
-    /// first.
+    /// Seal the top, put a new delta on it that is as large as the disk was at first.
     Shrink,
 }
 
@@ -145,6 +144,8 @@ pub(crate) fn play(
                 let size = model.len() as u64 + clusters * CLUSTER;
                 disk.grow(size).unwrap();
                 assert_eq!(disk.handle.size(), size);
+                // Below may be the rest of a larger disk.
+                disk.write_zeroes(model.len() as u64, clusters * CLUSTER);
                 model.resize(usize::try_from(size).unwrap(), 0);
                 let at = size - CLUSTER;
                 let data = pattern(at, CLUSTER, fill);
@@ -153,8 +154,6 @@ pub(crate) fn play(
             }
             Act::Snapshot | Act::Shrink => {
                 if matches!(act, Act::Shrink) {
-                    let rest = model.len() as u64 - SIZE;
-                    disk.write_zeroes(SIZE, rest);
                     model.truncate(usize::try_from(SIZE).unwrap());
                 }
                 let seal = disk.seal();

@@ -91,7 +91,7 @@ impl<F: File> Base<F> {
 /// May an image with these clusters stand on levels with those?
 ///
 /// Its disk may have any size. A smaller one shows a part of what lies below, and the rest again when it grows:
-/// whoever shrinks a disk zeroes what he cuts off first, in the level below.
+/// whoever makes it larger zeroes what comes into sight.
 pub(super) fn fits(path: &Path, found: ClusterSize, expected: ClusterSize) -> Result<(), Error> {
     if found != expected {
         return Err(Error::ClusterSize {
