@@ -3,6 +3,7 @@
 //! The rooms, floor by floor. Arrows run down only: a room may use rooms of the floors above it in
 //! this list, as the table in `tests/architecture.rs` says.
 
+pub mod causes;
 pub mod failpoint;
 pub mod lock;
 pub mod node;

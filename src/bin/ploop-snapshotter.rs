@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use ploop_snapshotter::causes::in_full;
 use ploop_snapshotter::config::{Config, DEFAULT_PATH};
 use ploop_snapshotter::daemon;
 
@@ -64,15 +65,8 @@ fn own_folder() -> PathBuf {
 }
 
 /// Says why we cannot go on: the error and its causes, in one line.
-fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    let mut words = format!("ploop-snapshotter: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
+fn fail(error: &(dyn Error + 'static), code: u8) -> ExitCode {
     // Nobody is left to tell if this fails.
-    let _ = writeln!(io::stderr(), "{words}");
+    let _ = writeln!(io::stderr(), "ploop-snapshotter: {}", in_full(error));
     ExitCode::from(code)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::causes::in_full;
 use crate::nri::{Place, Sizes, container_of};
 use crate::snapshot::{Kind, Snapshotters};
 
@@ -17,7 +18,7 @@ impl Sizes for Everywhere {
             let Some(snapshotter) = self.0.named(&name) else {
                 continue;
             };
-            let infos = snapshotter.list().await.map_err(words)?;
+            let infos = snapshotter.list().await.map_err(|error| in_full(&error))?;
             let found = infos.into_iter().find(|info| {
                 info.kind == Kind::Active
                     && container_of(&info.name) == Some((namespace, container))
@@ -41,22 +42,10 @@ impl Sizes for Everywhere {
         let act = tokio::spawn(async move { snapshotter.resize(&key, size).await });
         match act.await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(words(error)),
+            Ok(Err(error)) => Err(in_full(&error)),
             Err(error) => Err(format!(
                 "the disk was not sized: this is a defect ({error})"
             )),
         }
     }
-}
-
-/// An error with what lies under it, in one line.
-fn words(error: impl std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        source = error.source();
-    }
-    words
 }

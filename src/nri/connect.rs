@@ -13,6 +13,7 @@ use super::containers::Containers;
 use super::plugin::Plugin;
 use super::session::{Ended, serve};
 use super::sizes::Sizes;
+use crate::causes::in_full;
 
 /// The first pause before another try; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -108,7 +109,7 @@ struct Said {
 impl Said {
     fn say(&mut self, socket: &Path, ended: &Ended) {
         let socket = socket.display();
-        let words = chain(&ended.reason);
+        let words = in_full(&ended.reason);
         let new = ended.worked || self.last.as_ref() != Some(&words);
         match &ended.reason {
             _ if !new => tracing::debug!(%socket, reason = words, "still no NRI"),
@@ -120,18 +121,6 @@ impl Said {
         // After a connection that worked the next reason is news, whatever it is.
         self.last = (!ended.worked).then_some(words);
     }
-}
-
-/// An error with what lies under it, in one line.
-fn chain(error: &Error) -> String {
-    let mut words = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        source = error.source();
-    }
-    words
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! ploopd's table from errors to gRPC codes; the words of `disks.proto` stand behind it.
 
-use std::error::Error as _;
 use std::io;
 
 use tonic::{Code, Status};
 
 use super::error::Error;
+use crate::causes::in_full;
 use crate::chain;
 use crate::device;
 use crate::disk;
@@ -13,13 +13,7 @@ use crate::image;
 
 /// An error for the wire: its code, and everything it has to say.
 pub(super) fn status(error: &Error) -> Status {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        words = format!("{words}: {next}");
-        cause = next.source();
-    }
-    Status::new(code(error), words)
+    Status::new(code(error), in_full(error))
 }
 
 fn code(error: &Error) -> Code {

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 use tracing::{Instrument, Span};
 
 use super::convert::namespace_of;
-use super::status::{code, name_of, words};
+use super::status::{code, name_of};
 use super::{Ended, Error, Method, Observer};
+use crate::causes::in_full;
 
 /// A call that somebody waits for.
 pub(super) struct Call {
@@ -152,7 +153,7 @@ impl Report {
             None if self.method.changes() => tracing::info!(?took, "done"),
             None => tracing::debug!(?took, "done"),
             Some(error) => {
-                let (code, error) = (code(error), words(error));
+                let (code, error) = (code(error), in_full(error));
                 match code {
                     Code::Internal | Code::DataLoss => {
                         tracing::error!(?took, late, code = name_of(code), %error, "failed");

@@ -12,6 +12,7 @@
 use containerd_snapshots::tonic::{Code, Status};
 
 use super::Error;
+use crate::causes::in_full;
 use crate::snapshot::ErrorKind;
 
 pub(super) fn code(error: &Error) -> Code {
@@ -50,22 +51,10 @@ pub(super) fn name_of(code: Code) -> &'static str {
     }
 }
 
-/// An error with all its causes, in one line.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
-}
-
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         // A message travels in a header: containerd's client refuses one that is huge.
-        let mut message = words(&error);
+        let mut message = in_full(&error);
         if let Some((end, _)) = message.char_indices().nth(2000) {
             message.truncate(end);
             message.push('…');

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::finding::{Fault, Finding, Named};
 use super::paths::{Found, OURS, Paths, found};
 use super::root::{hold, names};
-use super::shared::in_full;
 use super::{Error, Kind, layers, lineage};
+use crate::causes::in_full;
 use crate::image::Severity;
 use crate::store::{self, Id, Ledger, Record, Stage};
 

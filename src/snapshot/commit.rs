@@ -14,9 +14,10 @@ use std::time::Instant;
 
 use super::device::{Use, free_and_flush};
 use super::paths::disk_of;
-use super::shared::{Shared, blocking, in_full};
+use super::shared::{Shared, blocking};
 use super::words::{check_key, check_labels};
 use super::{Error, Labels, Snapshotter, Usage};
+use crate::causes::in_full;
 use crate::ext4;
 use crate::image;
 use crate::io::{Direct, now};

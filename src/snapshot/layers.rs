@@ -13,8 +13,8 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 use super::finding::Fault;
-use super::shared::in_full;
 use super::{Error, Kind};
+use crate::causes::in_full;
 use crate::ext4::{self, Superblock};
 use crate::image::check::{Report, check};
 use crate::image::{Defect, Seal};

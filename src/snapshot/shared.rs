@@ -16,6 +16,7 @@ use super::remove::Removals;
 use super::root::RootLock;
 use super::steps::Steps;
 use super::{Error, Kind, Options, Usage};
+use crate::causes::in_full;
 use crate::ext4::Tools;
 use crate::link::{self, Delta, Disk, Format};
 use crate::store::{self, Id, Record, Store};
@@ -221,17 +222,6 @@ impl Shared {
         }
         Ok(deltas)
     }
-}
-
-/// An error and its causes.
-pub(super) fn in_full(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
 
 /// Runs something that blocks where that is allowed.

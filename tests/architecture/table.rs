@@ -12,6 +12,8 @@ const fn room(name: &'static str, uses: &'static [&'static str]) -> Room {
 
 /// A row may name only earlier rows: so the graph has no circle.
 pub(super) const ROOMS: &[Room] = &[
+    // An error and what lies under it: daemons, doors and tools say it alike.
+    room("causes", &[]),
     // Where a test may kill a process: nothing at all in a release build.
     room("failpoint", &[]),
     // Who has a lock file, and whether that one is ending: daemons, clients and tools must agree on it.
@@ -30,7 +32,7 @@ pub(super) const ROOMS: &[Room] = &[
     room("format", &["units"]),
     room("io", &["units"]),
     // What Kubernetes asks for, over containerd's NRI: it knows sizes and keys, and nothing of disks.
-    room("nri", &["proto", "units"]),
+    room("nri", &["causes", "proto", "units"]),
     room("store", &["units"]),
     room("observe", &["socket", "units"]),
     room("image", &["units", "format", "io"]),
@@ -38,7 +40,10 @@ pub(super) const ROOMS: &[Room] = &[
     room("ublk", &["node", "units", "io"]),
     room("chain", &["units", "io", "image"]),
     // `image`: a disk writes its top's index pages, and hands back the seal of its image.
-    room("disk", &["failpoint", "units", "io", "image", "chain"]),
+    room(
+        "disk",
+        &["causes", "failpoint", "units", "io", "image", "chain"],
+    ),
     // `units`, `io`: a request carries a piece of memory and a range.
     room(
         "device",
@@ -48,6 +53,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "server",
         &[
+            "causes",
             "failpoint",
             "lock",
             "proto",
@@ -67,6 +73,7 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "snapshot",
         &[
+            "causes",
             "failpoint",
             "lock",
             "units",
@@ -79,7 +86,7 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     room(
         "service",
-        &["proto", "socket", "units", "store", "snapshot"],
+        &["causes", "proto", "socket", "units", "store", "snapshot"],
     ),
     // `device`: the word for the transport that is asked for.
     room(
@@ -102,14 +109,14 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "daemon",
         &[
-            "units", "nri", "store", "observe", "link", "snapshot", "service", "config",
+            "causes", "units", "nri", "store", "observe", "link", "snapshot", "service", "config",
         ],
     ),
 ];
 
 /// What each binary's `main` may use.
 pub(super) const BINARIES: &[Room] = &[
-    room("ploop-snapshotter", &["config", "daemon"]),
+    room("ploop-snapshotter", &["causes", "config", "daemon"]),
     room("ploopd", &["config", "observe", "seat", "server"]),
     room("ploop", &["cli"]),
 ];

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::history::Allowed;
 use super::layout::{self, ALL, SECTORS};
+use crate::causes::in_full;
 use crate::chain::{Base, Source};
 use crate::disk::open::ReadyTop;
 use crate::disk::pending::Identity;
@@ -85,14 +86,8 @@ pub(super) fn sealed(
         .map_err(|error| told("a sealed level does not fit", &error))
 }
 
-fn told(what: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("{what}: {error}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
+fn told(what: &str, error: &(dyn std::error::Error + 'static)) -> String {
+    format!("{what}: {}", in_full(error))
 }
 
 /// What is needed to look at a dead disk.
