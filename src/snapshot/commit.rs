@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use super::device::{Use, free_and_flush};
 use super::paths::disk_of;
-use super::shared::{Shared, blocking};
+use super::shared::{Shared, blocking, seal_in};
 use super::words::{check_key, check_labels};
 use super::{Error, Labels, Snapshotter, Usage};
 use crate::causes::in_full;
@@ -115,11 +115,7 @@ async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
             Ok(link::Detached {
                 seal: Some(seal), ..
             }) => {
-                return Ok(Seal {
-                    length: seal.length,
-                    digest: seal.digest,
-                    allocated: seal.allocated,
-                });
+                return Ok(seal_in(&seal));
             }
             // The server was restarted since we asked; a prober opened the device since we looked.
             Ok(_) if Instant::now() < deadline => {}

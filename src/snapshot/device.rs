@@ -10,7 +10,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::Error;
 use super::mounts::mounted;
@@ -37,18 +37,28 @@ pub(super) enum Use {
 /// be free; a container's private mount may outlive ours by seconds.
 pub(super) async fn held(disk: &Disk, limit: Duration) -> Result<bool, Error> {
     let device = disk.path().to_owned();
-    let work = tokio::task::spawn_blocking(move || open_alone(&device));
-    match tokio::time::timeout(limit, work).await {
-        Ok(Ok(Err(error))) => Ok(error.kind() == io::ErrorKind::ResourceBusy),
-        Ok(Ok(Ok(_))) => Ok(false),
-        Ok(Err(_)) => Err(Error::Interrupted {
-            what: "opening a device",
-        }),
-        Err(_) => Err(Error::Stuck {
-            what: format!("opening {}", disk.device.display()),
-            limit,
-        }),
-    }
+    let opened = within("opening a device", disk, limit, move || open_alone(&device)).await?;
+    Ok(matches!(opened, Err(error) if error.kind() == io::ErrorKind::ResourceBusy))
+}
+
+/// Zeros what lies behind the end of a disk's file system, up to `size`: it is about to grow, and below may be
+/// the rest of a larger one, from before somebody shrank it.
+///
+/// Where the end is, the file system says. What a record says may be older: a resize that was cut short has
+/// not told it, and what it called free may be somebody's data since.
+pub(super) async fn forget_behind(disk: &Disk, size: u64, limit: Duration) -> Result<(), Error> {
+    let device = disk.path().to_owned();
+    let work = move || {
+        let end = Superblock::read(&device).map_err(io::Error::other)?.size();
+        if end >= size {
+            return Ok(());
+        }
+        let file = File::options().write(true).open(&device)?;
+        let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&file, zero, end, size - end)?)
+    };
+    let done = within("zeroing the end of a device", disk, limit, work).await?;
+    done.map_err(Error::file("zero the end of", &disk.device))
 }
 
 /// Waits until nobody has the device, at most `wait`, then flushes what the kernel holds of it.
@@ -61,15 +71,23 @@ pub(super) async fn free_and_flush(
     limit: Duration,
 ) -> Result<Use, Error> {
     let asked = disk.clone();
-    let work = tokio::task::spawn_blocking(move || free_and_flush_now(&asked, wait));
-    let limit = wait + limit;
-    match tokio::time::timeout(limit, work).await {
-        Ok(Ok(done)) => done.map_err(Error::file("flush", &disk.device)),
-        Ok(Err(_)) => Err(Error::Interrupted {
-            what: "flushing a device",
-        }),
+    let work = move || free_and_flush_now(&asked, wait);
+    let done = within("flushing a device", disk, wait + limit, work).await?;
+    done.map_err(Error::file("flush", &disk.device))
+}
+
+/// Runs what may hang with the device on a thread of its own, and waits so long for it.
+async fn within<T: Send + 'static>(
+    what: &'static str,
+    disk: &Disk,
+    limit: Duration,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<io::Result<T>, Error> {
+    match tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(_)) => Err(Error::Interrupted { what }),
         Err(_) => Err(Error::Stuck {
-            what: format!("flushing {}", disk.device.display()),
+            what: format!("{what} ({})", disk.device.display()),
             limit,
         }),
     }

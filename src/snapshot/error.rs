@@ -86,6 +86,16 @@ pub enum Error {
         /// What was asked for.
         asked: u64,
     },
+    /// Somebody has its device, or did not let go of it in order.
+    #[error("cannot resize snapshot {key:?}: its device {device} is {how}")]
+    NotResized {
+        /// The snapshot.
+        key: String,
+        /// Its device.
+        device: PathBuf,
+        /// Mounted where, or opened.
+        how: String,
+    },
     /// The file system does not take the size.
     #[error("cannot give snapshot {key:?} a size of {}", Bytes(*size))]
     Resize {

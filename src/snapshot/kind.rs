@@ -52,6 +52,7 @@ impl Error {
             Self::Committed { .. }
             | Self::NotResizable { .. }
             | Self::Shrinks { .. }
+            | Self::NotResized { .. }
             | Self::InUse { .. }
             | Self::Held { .. }
             | Self::RootTaken { .. }

@@ -112,7 +112,11 @@ impl Snapshotter {
             // The reservation says what is wrong with it, by its own rules.
             _ => return Ok((own, None)),
         };
-        let size = match asked.or(shared.inherited(&found).await?) {
+        let asked = match asked {
+            None => shared.inherited(&found).await?,
+            asked => asked,
+        };
+        let size = match asked {
             Some(asked) => sizes::bounded(key, asked, found.cluster, name)?,
             None => name.size - name.size % found.cluster,
         };

@@ -10,14 +10,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::device::held;
-use super::mounts::{Mounted, mounted};
+use super::device::{Use, forget_behind, free_and_flush, held};
+use super::mounts::mounted;
 use super::paths::disk_of;
-use super::shared::blocking;
+use super::shared::{Shared, blocking};
 use super::sizes::bounded;
 use super::words::check_key;
 use super::{Error, Info, Kind, Snapshotter};
-use crate::ext4::Filesystem;
+use crate::ext4::{Filesystem, Tools};
 use crate::link::Disk;
 use crate::store::Record;
 
@@ -53,27 +53,36 @@ impl Snapshotter {
         let shared = self.shared();
         let disk = shared.serve(record).await?;
         shared.steps.pass("resize attached").await;
-        let busy = self.in_use(&disk).await?;
-        if size < record.size {
-            if busy {
+        let key = record.key.clone();
+        let holder = self.holder(&disk).await?;
+        match holder {
+            Holder::Nobody => {}
+            _ if size < record.size => {
                 return Err(Error::Shrinks {
-                    key: record.key.clone(),
+                    key,
                     size: record.size,
                     asked: size,
                 });
             }
-        } else if disk.size < size {
+            Holder::Here => {}
+            Holder::Elsewhere => {
+                return Err(Error::NotResized {
+                    key,
+                    device: disk.device,
+                    how: "open, or mounted where it cannot be seen from here".to_owned(),
+                });
+            }
+        }
+        if disk.size < size {
             let name = disk_of(record);
-            let failed = Error::disk(&record.key, "grow", &name);
+            let failed = Error::disk(&key, "grow", &name);
             shared.disks.grow(&name, size).await.map_err(failed)?;
             shared.steps.pass("resize grown").await;
         }
-        if busy {
-            self.grow_mounted(record, &disk, size).await?;
-        } else {
-            shared
-                .resize_idle(&record.key, &disk, record.size, size)
-                .await?;
+        match holder {
+            Holder::Nobody => shared.resize_idle(&key, &disk, size).await?,
+            // The kernel makes it larger.
+            _ => shared.resize_file_system(&key, &disk, size).await?,
         }
         shared.steps.pass("resize done").await;
         let id = record.id;
@@ -82,47 +91,67 @@ impl Snapshotter {
             key = record.key,
             from = record.size,
             to = size,
-            mounted = busy,
+            mounted = holder == Holder::Here,
             "resized"
         );
         Ok(resized)
     }
 
-    /// Does somebody have the disk for longer than a moment? A mount that we see is an answer at once; whoever
-    /// only looks at a device, or is about to let go of it, is waited for.
-    async fn in_use(&self, disk: &Disk) -> Result<bool, Error> {
+    /// Who has the disk, for longer than a moment? A mount that we see is an answer at once; whoever only
+    /// looks at a device, or is about to let go of it, is waited for.
+    async fn holder(&self, disk: &Disk) -> Result<Holder, Error> {
         let options = &self.shared().options;
         let deadline = Instant::now() + options.busy_wait;
         loop {
             if !held(disk, options.flush_limit).await? {
-                return Ok(false);
+                return Ok(Holder::Nobody);
             }
-            if !mounts_of(disk).await?.is_empty() || Instant::now() >= deadline {
-                return Ok(true);
+            let asked = disk.clone();
+            let mounts = blocking("reading the mounts", move || mounted(&asked)).await?;
+            let mounts = mounts.map_err(Error::file("read", "/proc/self/mountinfo".as_ref()))?;
+            if !mounts.is_empty() {
+                return Ok(Holder::Here);
+            }
+            if Instant::now() >= deadline {
+                return Ok(Holder::Elsewhere);
             }
             tokio::time::sleep(AGAIN).await;
         }
     }
-
-    /// The kernel makes the mounted file system larger.
-    async fn grow_mounted(&self, record: &Record, disk: &Disk, size: u64) -> Result<(), Error> {
-        let shared = self.shared();
-        if mounts_of(disk).await?.is_empty() {
-            return Err(Error::InUse {
-                key: record.key.clone(),
-                device: disk.device.clone(),
-                how: "mounted in a mount namespace that cannot be seen from here".to_owned(),
-            });
-        }
-        shared.forget_behind(disk, record.size, size).await?;
-        let tools = shared.tools().await?;
-        let grown = Filesystem::at(disk.path()).resize(size, &tools).await;
-        grown.map_err(Error::resize(&record.key, size))
-    }
 }
 
-async fn mounts_of(disk: &Disk) -> Result<Vec<Mounted>, Error> {
-    let asked = disk.clone();
-    let found = blocking("reading the mounts", move || mounted(&asked)).await?;
-    found.map_err(Error::file("read", "/proc/self/mountinfo".as_ref()))
+/// Who has a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    /// A mount in our own namespace.
+    Here,
+    /// Somebody that we cannot see.
+    Elsewhere,
+}
+
+impl Shared {
+    /// Gives the file system on a disk that nobody has another size. What was done is in the disk then.
+    pub(super) async fn resize_idle(&self, key: &str, disk: &Disk, size: u64) -> Result<(), Error> {
+        self.resize_file_system(key, disk, size).await?;
+        let (wait, limit) = (self.options.busy_wait, self.options.flush_limit);
+        let how = match free_and_flush(disk, wait, limit).await? {
+            Use::Free => return Ok(()),
+            Use::Busy(how) => how,
+            Use::Torn(how) => how.to_owned(),
+        };
+        Err(Error::NotResized {
+            key: key.to_owned(),
+            device: disk.device.clone(),
+            how,
+        })
+    }
+
+    async fn resize_file_system(&self, key: &str, disk: &Disk, size: u64) -> Result<(), Error> {
+        forget_behind(disk, size, self.options.flush_limit).await?;
+        let tools = self.tools.get_or_try_init(Tools::find).await;
+        let tools = tools.map_err(Error::resize(key, size))?;
+        let resized = Filesystem::at(disk.path()).resize(size, tools).await;
+        resized.map_err(Error::resize(key, size))
+    }
 }

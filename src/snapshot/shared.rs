@@ -19,7 +19,7 @@ use super::{Error, Kind, Options, Usage};
 use crate::causes::in_full;
 use crate::ext4::Tools;
 use crate::link::{self, Delta, Disk, Format};
-use crate::store::{self, Id, Record, Store};
+use crate::store::{self, Id, Record, Seal, Store};
 
 /// What all snapshotters over one root share.
 #[derive(Debug)]
@@ -41,12 +41,6 @@ impl Shared {
     /// The time.
     pub(super) fn now(&self) -> SystemTime {
         (self.options.clock)()
-    }
-
-    /// The programs that resize a file system.
-    pub(super) async fn tools(&self) -> Result<Tools, Error> {
-        let found = self.tools.get_or_try_init(Tools::find).await;
-        found.cloned().map_err(Error::golden("resize"))
     }
 
     /// Asks the store on a thread that may block.
@@ -212,15 +206,29 @@ impl Shared {
                 deltas.push(Delta {
                     path: self.paths.delta(record.id),
                     format: Format::Ploop,
-                    seal: record.seal.map(|seal| link::Seal {
-                        length: seal.length,
-                        digest: seal.digest,
-                        allocated: seal.allocated,
-                    }),
+                    seal: record.seal.as_ref().map(seal_out),
                 });
             }
         }
         Ok(deltas)
+    }
+}
+
+/// A seal for a disk server.
+fn seal_out(seal: &Seal) -> link::Seal {
+    link::Seal {
+        length: seal.length,
+        digest: seal.digest,
+        allocated: seal.allocated,
+    }
+}
+
+/// A disk server's seal for the store.
+pub(super) fn seal_in(seal: &link::Seal) -> Seal {
+    Seal {
+        length: seal.length,
+        digest: seal.digest,
+        allocated: seal.allocated,
     }
 }
 

@@ -207,3 +207,65 @@ async fn of_remove() {
     house.deltas_become(0).await;
     assert_eq!(house.client.names(&[]).await, [""; 0]);
 }
+
+/// What a label asks for is made once for all, and given to a container of its own: either is whole or gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_size() {
+    const LABEL: &str = "containerd.io/snapshot/ploop.size";
+    let mut house = House::new().await;
+    let fitting = ["fitting", "fit attached", "fit resized", "fitted"];
+    for step in fitting {
+        house.arm(step);
+        let sized = house.client.prepare_with("a", "base", &[(LABEL, "1Gi")]);
+        sized.await.unwrap_err();
+        house.next(step).await;
+        assert_eq!(code(house.client.stat("a").await), Code::NotFound, "{step}");
+        // It becomes durable with the first who stands on it.
+        house.deltas_become(1).await;
+    }
+    let mounts = house
+        .client
+        .prepare_with("a", "base", &[(LABEL, "1Gi")])
+        .await;
+    mounted(&house.place, &mounts.unwrap(), |root| {
+        assert_eq!(read(root, "base"), "b")
+    });
+    assert_eq!(house.deltas(), 3);
+    house.client.remove("a").await.unwrap();
+
+    let mounts = house
+        .client
+        .prepare_with("a", "base", &[(LABEL, "64Mi")])
+        .await;
+    mounts.unwrap();
+    for step in ["resize attached", "resize grown", "resize done"] {
+        house.arm(step);
+        let resized = house.client.update("a", &[(LABEL, "512Mi")], None).await;
+        resized.unwrap_err();
+        house.next(step).await;
+    }
+    // Nobody was told that it is done, but it is, and somebody writes behind the old end.
+    let bytes = vec![0x5a; 300 << 20];
+    let mounts = house.client.mounts("a").await.unwrap();
+    mounted(&house.place, &mounts, |root| {
+        std::fs::write(root.join("large"), &bytes).unwrap()
+    });
+    for size in ["512Mi", "1Gi"] {
+        house
+            .client
+            .update("a", &[(LABEL, size)], None)
+            .await
+            .unwrap();
+        let mounts = house.client.mounts("a").await.unwrap();
+        mounted(&house.place, &mounts, |root| {
+            assert!(
+                std::fs::read(root.join("large")).unwrap() == bytes,
+                "{size}"
+            );
+            assert_eq!(read(root, "base"), "b");
+        });
+    }
+    house.client.remove("a").await.unwrap();
+    house.client.remove("base").await.unwrap();
+    house.deltas_become(0).await;
+}
