@@ -38,10 +38,7 @@ pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
 /// What nobody asks for must be what everybody may ask for.
 fn sizes(config: &Config) -> Option<Contradiction> {
     for (name, section) in &config.names {
-        let all = &config.snapshots;
-        let size = section.size.unwrap_or(all.size);
-        let smallest = section.min_size.unwrap_or(all.min_size);
-        let largest = section.max_size.unwrap_or(all.max_size);
+        let [size, smallest, largest] = config.sizes_of(section);
         if size < smallest || size > largest {
             let reason = format!(
                 "the size {size} is not between min_size {smallest} and max_size {largest}"

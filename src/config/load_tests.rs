@@ -155,6 +155,16 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
             "expected one of `auto`, `ublk`, `fuse`",
         ),
         ("[disk_server]\nshards = 70000", "2:10:", "u16"),
+        (
+            "[snapshots]\nsize = '1Gi'\nmin_size = '2Gi'",
+            "2:1:",
+            "the size 1Gi is not between min_size 2Gi and max_size 8Ti",
+        ),
+        (
+            "[names.ploop]\nsize = '4Gi'\nmax_size = '2Gi'",
+            "2:1:",
+            "the size 4Gi is not between min_size 64Mi and max_size 2Gi",
+        ),
         ("[nri]\nenabled = 'auto'", "2:11:", "expected a boolean"),
         ("[nri]\nsocket = 'nri.sock'", "2:10:", "no absolute path"),
         ("[names.\"a b\"]\n", "1:8:", "is no snapshotter name"),

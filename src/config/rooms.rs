@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::words::Size;
 use super::{Config, Name, NameSection, Transport};
 use crate::device;
 use crate::link;
@@ -29,6 +30,16 @@ impl Config {
             Some(path) => path.clone(),
             None => self.run_dir.join(format!("{}.sock", name.as_str())),
         }
+    }
+
+    /// The size of a snapshotter name, and the smallest and the largest that may be asked of it.
+    pub(super) fn sizes_of(&self, section: &NameSection) -> [Size; 3] {
+        let all = &self.snapshots;
+        [
+            section.size.unwrap_or(all.size),
+            section.min_size.unwrap_or(all.min_size),
+            section.max_size.unwrap_or(all.max_size),
+        ]
     }
 
     /// How to reach a disk server; `path` is this configuration's file, which a server that we start
@@ -98,10 +109,9 @@ impl Config {
     pub fn snapshot_options(&self) -> snapshot::Options {
         let names = self.names.iter().map(|(name, section)| {
             let mut options = snapshot::NameOptions::new(name.as_str());
-            options.size = section.size.unwrap_or(self.snapshots.size).0;
+            let sizes = self.sizes_of(section).map(|Size(bytes)| bytes);
+            [options.size, options.smallest, options.largest] = sizes;
             options.cluster = self.snapshots.cluster;
-            options.smallest = section.min_size.unwrap_or(self.snapshots.min_size).0;
-            options.largest = section.max_size.unwrap_or(self.snapshots.max_size).0;
             options
         });
         let mut options = snapshot::Options::new(self.root.clone());
