@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::causes::in_full;
 use crate::nri::{Place, Sizes, container_of};
-use crate::snapshot::{Kind, Snapshotters};
+use crate::snapshot::Snapshotters;
 
 /// Every snapshotter of this daemon, as NRI's plugin sees them.
 #[derive(Debug)]
@@ -13,24 +13,16 @@ pub(super) struct Everywhere(pub(super) Arc<Snapshotters>);
 impl Sizes for Everywhere {
     /// Any of the names may have it: a pod's runtime class says which, and NRI does not tell.
     async fn find(&self, namespace: &str, container: &str) -> Result<Option<Place>, String> {
-        let names: Vec<String> = self.0.names().map(str::to_owned).collect();
-        for name in names {
-            let Some(snapshotter) = self.0.named(&name) else {
-                continue;
-            };
-            let infos = snapshotter.list().await.map_err(|error| in_full(&error))?;
-            let found = infos.into_iter().find(|info| {
-                info.kind == Kind::Active
-                    && container_of(&info.name) == Some((namespace, container))
-            });
-            if let Some(info) = found {
-                return Ok(Some(Place {
-                    snapshotter: name,
-                    key: info.name,
-                }));
-            }
-        }
-        Ok(None)
+        let (namespace, container) = (namespace.to_owned(), container.to_owned());
+        let is = move |key: &str| {
+            container_of(key).is_some_and(|found| found == (&namespace, &container))
+        };
+        let found = self
+            .0
+            .find_active(is)
+            .await
+            .map_err(|error| in_full(&error))?;
+        Ok(found.map(|(snapshotter, key)| Place { snapshotter, key }))
     }
 
     async fn resize(&self, place: &Place, size: u64) -> Result<(), String> {

@@ -4,7 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::super::fixture::{House, kind, labels};
+use super::super::double::{Double, fast_dir};
+use super::super::fixture::{House, kind, labels, open, options};
+use super::super::steps::Steps;
 use super::super::{ErrorKind, Kind, Labels, Mount};
 
 #[tokio::test]
@@ -312,4 +314,23 @@ async fn a_deep_chain_is_attached_in_order() {
     house.prepare("top", &parent).await;
     let seen = house.ploop.stat("top").await.unwrap();
     assert_eq!(seen.parent, "n39");
+}
+
+#[tokio::test]
+async fn the_host_keeps_something_back() {
+    let dir = fast_dir();
+    let disks = Double::new(&dir.path().join("devices"));
+    let mut wanted = options(dir.path().join("root"));
+    wanted.reserve = u64::MAX;
+    let all = open(wanted, &disks, Steps::default()).await.unwrap();
+    let ploop = all.named("ploop").unwrap();
+    let error = ploop.prepare("a", "", Labels::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    assert!(
+        error.to_string().contains("are kept back (reserve)"),
+        "{error}"
+    );
+    assert_eq!(ploop.list().await.unwrap(), []);
+    // Looking costs nothing.
+    ploop.view("v", "", Labels::new()).await.unwrap();
 }

@@ -88,6 +88,21 @@ impl Snapshotters {
         self.names.keys().map(String::as_str)
     }
 
+    /// The first active snapshot of any name whose key is the one that is looked for: its name, and its key.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn find_active(
+        &self,
+        is: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<Option<(String, String)>, Error> {
+        let records = self.shared.store(Store::all).await?;
+        let found = records
+            .into_iter()
+            .find(|record| record.kind == Kind::Active && record.visible() && is(&record.key));
+        Ok(found.map(|record| (record.space, record.key)))
+    }
+
     /// Detaches every disk of ours that nobody uses; says how many are left.
     ///
     /// For a stop that leaves nothing behind, in tests and demonstrations. `mounts` attaches them again.
