@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! byte 0     8 magic "PLOOPPND"   u32 version   u32 cluster size   u64 clusters
+//!                                                             (when it was made: the disk may have grown)
 //!      24    16 boot id (the text's 32 hex digits as bytes)
 //!      40    identity of the image: u64 device, u64 inode, u64 birth (ns)
 //!      4096  u32 place of cluster 0, of cluster 1, ...

@@ -72,8 +72,12 @@ async fn step_by_step<F: File>(
     }
     let cluster = header.cluster();
     let length = file.len().map_err(Error::io("read the file's length"))?;
-    let known = length.max(cluster.start_of_place(*end));
-    let mut entries = scan::sound(scan::index(file, header, known).await?)?.entries;
+    let taken = grown.index_len() - header.index_len();
+    let mut entries = Vec::new();
+    if taken > 0 {
+        let known = length.max(cluster.start_of_place(*end));
+        entries = scan::sound(scan::index(file, header, known).await?)?.entries;
+    }
     let in_the_way = |place: &Place| *place < grown.first_data();
     let count = entries
         .iter()
@@ -110,7 +114,6 @@ async fn step_by_step<F: File>(
     if sabotaged(Bug::GrownEarly) {
         write_header(file, &grown).await?;
     }
-    let taken = grown.index_len() - header.index_len();
     if taken > 0 && !sabotaged(Bug::RoomNotZeroed) {
         file.zero(ByteRange::new(header.index_len(), taken))
             .await

@@ -243,21 +243,29 @@ impl<'a> World<'a> {
             return Ok(());
         };
         let size = disk.shared.size() + clusters * layout::CLUSTER;
+        let grown = async move { disk.grow(size).await.map(|()| disk.shared.size()) };
+        match self.until_done(grown)? {
+            Ok(found) if found == size => Ok(()),
+            answer => Err(self.wrong(None, format!("grown to {size}, it says {answer:?}"))),
+        }
+    }
+
+    /// Plays an act to its end; every moment of it is looked at.
+    fn until_done<T: 'static>(
+        &mut self,
+        act: impl Future<Output = T> + 'static,
+    ) -> Result<T, Violation> {
         let answer = Rc::new(RefCell::new(None));
         let told = Rc::clone(&answer);
         self.executor.spawn(async move {
-            let result = disk.grow(size).await;
-            *told.borrow_mut() = Some(result.map(|()| disk.shared.size()));
+            let result = act.await;
+            *told.borrow_mut() = Some(result);
         });
         loop {
-            let answered = answer.borrow_mut().take();
-            match answered {
-                None => self.go_on(true)?,
-                Some(Ok(found)) if found == size => return Ok(()),
-                Some(answer) => {
-                    return Err(self.wrong(None, format!("grown to {size}, it says {answer:?}")));
-                }
+            if let Some(answer) = answer.borrow_mut().take() {
+                return Ok(answer);
             }
+            self.go_on(true)?;
             self.look()?;
         }
     }
@@ -271,26 +279,15 @@ impl<'a> World<'a> {
             return Err(self.wrong(None, "somebody holds an idle disk"));
         };
         self.closing = true;
-        let answer = Rc::new(RefCell::new(None));
-        let told = Rc::clone(&answer);
-        self.executor.spawn(async move {
-            let result = disk.finish(seal).await;
-            *told.borrow_mut() = Some(result);
-        });
-        loop {
-            let answered = answer.borrow_mut().take();
-            match answered {
-                None => self.go_on(true)?,
-                Some(Ok(seal)) => {
-                    self.history.borrow_mut().close();
-                    self.look()?;
-                    self.closing = false;
-                    self.top.hold(false);
-                    return Ok(seal);
-                }
-                Some(Err(error)) => return Err(self.wrong(None, error.to_string())),
+        match self.until_done(disk.finish(seal))? {
+            Ok(seal) => {
+                self.history.borrow_mut().close();
+                self.look()?;
+                self.closing = false;
+                self.top.hold(false);
+                Ok(seal)
             }
-            self.look()?;
+            Err(error) => Err(self.wrong(None, error.to_string())),
         }
     }
 
