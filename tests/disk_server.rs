@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use ploop_snapshotter::link::{Kind, Servers};
+use ploop_snapshotter::link::{Access, Kind, Servers};
 use rustix::process::Signal;
 
 use crate::support::ploopd::{Mounted, Ploopd, alive, run, stopped, wait_until};
@@ -281,8 +281,11 @@ fn a_disk_grows_while_it_is_open_and_stays_so() {
         assert_eq!(announced(), 64 * MIB);
         drop(device);
         server.detach("a").unwrap();
-        let disk = server.attach("a", &[delta]).unwrap();
-        assert_eq!(disk.size, 3000 * MIB);
+        let chain = [delta];
+        let attach = server.servers().attach("a", &chain, Access::Grow);
+        assert_eq!(server.block(attach).unwrap().size, 3000 * MIB);
+        let grown = server.block(server.servers().grow("a", 4000 * MIB));
+        assert_eq!(grown.unwrap().size, 4000 * MIB);
         return;
     }
     assert_eq!(grown.unwrap().size, 3000 * MIB);

@@ -11,7 +11,7 @@ use crate::support::engine::Engine;
 use ploop_snapshotter::disk::{Errno, Options, Request};
 use ploop_snapshotter::image::ploop;
 use ploop_snapshotter::io::{Direct, Piece, now};
-use ploop_snapshotter::link::{self, Servers};
+use ploop_snapshotter::link::{self, Access, Servers};
 use ploop_snapshotter::seat::{Name, Seat};
 use ploop_snapshotter::server;
 use ploop_snapshotter::units::ClusterSize;
@@ -188,7 +188,7 @@ async fn a_disk_that_refused_a_write_is_never_sealed() {
     drop(file);
     let (format, seal) = (link::Format::Ploop, None);
     let deltas = [link::Delta { path, format, seal }];
-    let disk = servers.attach("s1", &deltas, false).await.unwrap();
+    let disk = servers.attach("s1", &deltas, Access::Write).await.unwrap();
 
     let filler = host.fill();
     let device = disk.device.clone();

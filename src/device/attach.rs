@@ -116,7 +116,8 @@ impl Devices {
         }
     }
 
-    /// Makes a disk a block device. `name` is a file name.
+    /// Makes a disk a block device. `name` is a file name. One that `will_grow` has room for it, if need be
+    /// by being announced larger than the disk is.
     ///
     /// Of a device that outlives this process `tell` hears the number before anything can go through
     /// it; if `tell` answers no, there will be no device.
@@ -127,6 +128,7 @@ impl Devices {
         &self,
         name: &str,
         disk: DiskHandle,
+        will_grow: bool,
         tell: impl FnOnce(u32) -> bool,
     ) -> Result<Device, Error> {
         let size = disk.size();
@@ -136,6 +138,7 @@ impl Devices {
         let whole = size.is_multiple_of(u64::from(BLOCK));
         let shape = Shape {
             read_only: disk.read_only(),
+            will_grow: will_grow && !disk.read_only(),
             block: if whole { BLOCK } else { 512 },
         };
         match &self.0 {

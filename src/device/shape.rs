@@ -20,6 +20,8 @@ pub struct Device {
 pub(super) struct Shape {
     /// Is nothing written to it?
     pub(super) read_only: bool,
+    /// May it have to become larger while it is served?
+    pub(super) will_grow: bool,
     /// Bytes of a logical block.
     pub(super) block: u32,
 }

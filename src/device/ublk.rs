@@ -46,7 +46,7 @@ const OPENERS: Duration = Duration::from_secs(2);
 /// How often the kernel is asked again.
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// What a container's device is announced as where the kernel cannot change that later (before 6.16): its file system, not
+/// What a device that will grow is announced as where the kernel cannot change that later (before 6.16): its file system, not
 /// its device, then is what limits a container, and what grows.
 const ROOM: u64 = 16 << 40;
 
@@ -157,13 +157,12 @@ impl Ublk {
         shape: Shape,
         longest: u32,
     ) -> Result<(Device, Receiver<()>), Error> {
-        // A disk that stands on nothing is no container's: it is what it says.
-        let fixed = shape.read_only || granted.update_size() || disk.depth() < 2;
+        let room = shape.will_grow && !granted.update_size();
         let params = Params {
-            size: if fixed {
-                disk.size()
-            } else {
+            size: if room {
                 disk.size().max(ROOM)
+            } else {
+                disk.size()
             },
             block: shape.block,
             optimal: u32::try_from(disk.cluster().bytes()).unwrap_or(shape.block),

@@ -67,6 +67,18 @@ impl Disk {
     }
 }
 
+/// What is done with a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything is sealed, nothing is written.
+    Read,
+    /// The top is written; the device is exactly as large as the disk.
+    Write,
+    /// The top is written, and the disk may have to grow while it is served. Where the kernel cannot
+    /// change a device's size, the device is announced larger than the disk.
+    Grow,
+}
+
 /// What a detach did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detached {

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Response, Status};
 
 use super::convert::{delta_out, disk_in, hello_in, seal_in, stats_in};
-use super::disk::{Delta, Detached, Disk, DiskStats, Hello};
+use super::disk::{Access, Delta, Detached, Disk, DiskStats, Hello};
 use super::error::Error;
 use crate::proto::{PROTOCOL, REVISION, v1};
 
@@ -105,14 +105,15 @@ impl Client {
         &self,
         id: &str,
         deltas: &[Delta],
-        read_only: bool,
+        access: Access,
     ) -> Result<Disk, Error> {
         let call = "Attach";
         let deltas: Result<_, _> = deltas.iter().map(|delta| delta_out(call, delta)).collect();
         let request = v1::AttachRequest {
             id: id.to_owned(),
             deltas: deltas?,
-            read_only,
+            read_only: access == Access::Read,
+            will_grow: access == Access::Grow,
         };
         let mut stub = self.stub();
         let answer = self

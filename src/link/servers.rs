@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
-use super::disk::{Delta, Detached, Disk, DiskStats, Hello};
+use super::disk::{Access, Delta, Detached, Disk, DiskStats, Hello};
 use super::disks::{Client, Limits};
 use super::error::{Error, Kind};
 use super::fleet::Fleet;
@@ -113,7 +113,7 @@ impl Servers {
     ///
     /// # Errors
     /// See [`Kind`].
-    pub async fn attach(&self, id: &str, deltas: &[Delta], read_only: bool) -> Result<Disk, Error> {
+    pub async fn attach(&self, id: &str, deltas: &[Delta], access: Access) -> Result<Disk, Error> {
         let deadline = self.deadline();
         let places = &self.fleet.places;
         let mut refused = Vec::new();
@@ -134,7 +134,7 @@ impl Servers {
                 continue;
             };
             let limit = if new { Instant::now() } else { deadline };
-            let ask = |client: Client| async move { client.attach(id, deltas, read_only).await };
+            let ask = |client: Client| async move { client.attach(id, deltas, access).await };
             let error = match self.ask(&server, limit, ask).await {
                 Ok(disk) => {
                     places.note(id, name);

@@ -58,6 +58,9 @@ pub(super) struct Entry {
     /// The ublk device's number; nothing on other transports.
     pub(super) number: Option<u32>,
     pub(super) read_only: bool,
+    /// Versions before revision 2 wrote nothing of it.
+    #[serde(default)]
+    pub(super) will_grow: bool,
     pub(super) deltas: Vec<Noted>,
 }
 
@@ -155,6 +158,7 @@ impl Entry {
             device,
             number,
             read_only: wanted.read_only,
+            will_grow: wanted.will_grow,
             deltas: deltas
                 .map(|delta| Noted {
                     path: delta.path.clone(),
@@ -188,6 +192,7 @@ impl Entry {
                 })
                 .collect(),
             read_only: self.read_only,
+            will_grow: self.will_grow,
         }
     }
 }
@@ -228,6 +233,7 @@ mod tests {
                 delta(None, None),
             ],
             read_only: false,
+            will_grow: true,
         };
         registry.promise(&wanted, 12).unwrap();
         let account = read_account(&path).unwrap();

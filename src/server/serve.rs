@@ -148,7 +148,7 @@ impl Server {
                     .is_ok()
             };
             let id = &promised.id;
-            let device = devices.attach(id, handle, tell)?;
+            let device = devices.attach(id, handle, promised.will_grow, tell)?;
             aliases
                 .point(id, &device.path)
                 .or_else(|error| devices.detach(id).map_err(Error::from).and(Err(error)))?;

@@ -16,6 +16,9 @@ pub(super) struct Wanted {
     pub(super) id: String,
     pub(super) deltas: Vec<Delta>,
     pub(super) read_only: bool,
+    /// Is room for growth to be made in its device? Not part of what a disk is: an attached one is the
+    /// same with either answer.
+    pub(super) will_grow: bool,
 }
 
 /// One file of it.
@@ -48,6 +51,7 @@ impl Wanted {
             id,
             deltas,
             read_only: request.read_only,
+            will_grow: request.will_grow,
         })
     }
 

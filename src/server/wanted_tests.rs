@@ -18,6 +18,7 @@ fn request(id: &str, deltas: Vec<v1::Delta>, read_only: bool) -> v1::AttachReque
         id: id.to_owned(),
         deltas,
         read_only,
+        will_grow: false,
     }
 }
 

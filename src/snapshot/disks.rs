@@ -7,7 +7,7 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
-use crate::link::{Delta, Detached, Disk, DiskStats, Error, Servers};
+use crate::link::{Access, Delta, Detached, Disk, DiskStats, Error, Servers};
 
 /// Attaches chains of deltas as devices.
 pub trait Disks: fmt::Debug + Send + Sync + 'static {
@@ -16,7 +16,7 @@ pub trait Disks: fmt::Debug + Send + Sync + 'static {
         &'a self,
         id: &'a str,
         deltas: &'a [Delta],
-        read_only: bool,
+        access: Access,
     ) -> BoxFuture<'a, Result<Disk, Error>>;
 
     /// Ends serving a disk, and seals its top if asked to. May be repeated.
@@ -40,9 +40,9 @@ impl Disks for Servers {
         &'a self,
         id: &'a str,
         deltas: &'a [Delta],
-        read_only: bool,
+        access: Access,
     ) -> BoxFuture<'a, Result<Disk, Error>> {
-        Box::pin(Self::attach(self, id, deltas, read_only))
+        Box::pin(Self::attach(self, id, deltas, access))
     }
 
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {

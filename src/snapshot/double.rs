@@ -14,7 +14,7 @@ use super::paths::Paths;
 use super::root::{claim, probe};
 use crate::image::{self, Format, Image, Seal, ploop};
 use crate::io::{Direct, now};
-use crate::link::{self, Delta, Detached, Disk, DiskStats, Error};
+use crate::link::{self, Access, Delta, Detached, Disk, DiskStats, Error};
 use crate::units::ClusterSize;
 
 #[derive(Debug)]
@@ -267,9 +267,9 @@ impl Disks for Double {
         &'a self,
         id: &'a str,
         deltas: &'a [Delta],
-        read_only: bool,
+        access: Access,
     ) -> BoxFuture<'a, Result<Disk, Error>> {
-        Box::pin(async move { self.attach_now(id, deltas, read_only) })
+        Box::pin(async move { self.attach_now(id, deltas, access == Access::Read) })
     }
 
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {

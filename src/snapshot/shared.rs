@@ -18,7 +18,7 @@ use super::steps::Steps;
 use super::{Error, Kind, Options, Usage};
 use crate::causes::in_full;
 use crate::ext4::Tools;
-use crate::link::{self, Delta, Disk, Format};
+use crate::link::{self, Access, Delta, Disk, Format};
 use crate::store::{self, Id, Record, Seal, Store};
 
 /// What all snapshotters over one root share.
@@ -161,8 +161,12 @@ impl Shared {
     }
 
     async fn attach(&self, record: &Record, id: &str, deltas: &[Delta]) -> Result<Disk, Error> {
-        let read_only = record.kind == Kind::View;
-        let source = match self.disks.attach(id, deltas, read_only).await {
+        let access = match record.kind {
+            Kind::View => Access::Read,
+            Kind::Active => Access::Grow,
+            _ => Access::Write,
+        };
+        let source = match self.disks.attach(id, deltas, access).await {
             Ok(disk) => return Ok(disk),
             Err(source) => source,
         };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ploop_snapshotter::link::{Delta, Disk, Error, Format, Limits, Options, Seal};
+use ploop_snapshotter::link::{Access, Delta, Disk, Error, Format, Limits, Options, Seal};
 use ploop_snapshotter::link::{Seen, Servers, StartOptions};
 use ploop_snapshotter::seat::Seat;
 use ploop_snapshotter::ublk::{self, Control, Owner};
@@ -129,11 +129,11 @@ impl Ploopd {
     }
 
     pub(crate) fn attach(&self, id: &str, deltas: &[Delta]) -> Result<Disk, Error> {
-        self.block(self.servers().attach(id, deltas, false))
+        self.block(self.servers().attach(id, deltas, Access::Write))
     }
 
     pub(crate) fn view(&self, id: &str, deltas: &[Delta]) -> Result<Disk, Error> {
-        self.block(self.servers().attach(id, deltas, true))
+        self.block(self.servers().attach(id, deltas, Access::Read))
     }
 
     pub(crate) fn detach(&self, id: &str) -> Result<bool, Error> {
