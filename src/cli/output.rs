@@ -35,6 +35,42 @@ pub(super) fn pairs(title: &str, pairs: &[(&str, String)]) {
     }
 }
 
+/// Where a column's words stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Align {
+    /// At its left edge: names.
+    Left,
+    /// At its right edge: figures.
+    Right,
+}
+
+/// Writes a table: its heads, and a row a line. No head and no word is ever left out, so that columns can be
+/// counted on.
+pub(super) fn table(heads: &[(&str, Align)], rows: &[Vec<String>]) {
+    for line in laid_out(heads, rows) {
+        write(&line);
+    }
+}
+
+fn laid_out(heads: &[(&str, Align)], rows: &[Vec<String>]) -> Vec<String> {
+    let first: Vec<String> = heads.iter().map(|(head, _)| (*head).to_owned()).collect();
+    let all = || std::iter::once(&first).chain(rows);
+    let width = |at: usize| {
+        let words = all().filter_map(|row| row.get(at));
+        words.map(|word| word.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let words = row.iter().zip(heads).zip(&widths);
+        let words = words.map(|((word, (_, align)), width)| match align {
+            Align::Left => format!("{word:<width$}"),
+            Align::Right => format!("{word:>width$}"),
+        });
+        words.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    all().map(line).collect()
+}
+
 /// Writes a value as JSON.
 pub(super) fn json(value: &Value) {
     write(&format!("{value:#}"));
@@ -71,4 +107,27 @@ pub(super) fn progress(total: u64) -> ProgressBar {
 /// A reader that has seen enough (`| head`) is no failure.
 fn write(text: &str) {
     let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Align, laid_out};
+
+    #[test]
+    fn a_table_keeps_its_columns() {
+        let heads = [
+            ("KEY", Align::Left),
+            ("SIZE", Align::Right),
+            ("X", Align::Left),
+        ];
+        let row = |words: [&str; 3]| words.map(str::to_owned).to_vec();
+        let rows = [row(["a", "10.0 GiB", "-"]), row(["ünder", "1 B", "y"])];
+        let expected = [
+            "KEY        SIZE  X",
+            "a      10.0 GiB  -",
+            "ünder       1 B  y",
+        ];
+        assert_eq!(laid_out(&heads, &rows), expected);
+        assert_eq!(laid_out(&heads, &[]), ["KEY  SIZE  X"]);
+    }
 }

@@ -1,14 +1,14 @@
 //! The tree of verbs, and the exit codes.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::output::{self, Style};
 use super::verdict::Verdict;
-use super::{check, check_root, export, info, init, preflight, release};
+use super::{check, check_root, export, info, init, listing, node, preflight, release};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::units::{Bytes, ClusterSize};
 
@@ -48,6 +48,19 @@ enum Verb {
     ///
     /// Ends with 0 if disks can reach the kernel, 1 if not.
     Preflight(Preflight),
+    /// List every snapshot of the node: what it may hold, what it holds, what that costs the host.
+    ///
+    /// SIZE is the disk's, USED what the file system on it uses (of those that are mounted), OWN what the host
+    /// holds for it alone, SHARED what the host holds for all that it stands on.
+    Ls(List),
+    /// Show every container as its own `df` does, and what all of them were promised beside what there is.
+    Df(List),
+    /// Draw which snapshot stands on which.
+    Tree(Tree),
+    /// Give a container another size, while it runs or not.
+    ///
+    /// Larger at any time; smaller only while it is not mounted, and never below what is used.
+    Resize(Resize),
     /// Fail the requests that wait for a disk server that will not come back, and remove its devices.
     ///
     /// Only ublk devices outlive their server. Those of a living one are left to it.
@@ -111,6 +124,40 @@ struct Preflight {
 }
 
 #[derive(Debug, Args)]
+struct List {
+    /// The configuration: its ploop-snapshotter is asked.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Do not cut digests and ids.
+    #[arg(long)]
+    no_trunc: bool,
+    /// Answer as JSON: every figure, exactly.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Tree {
+    /// The configuration: its ploop-snapshotter is asked.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Do not cut digests and ids.
+    #[arg(long)]
+    no_trunc: bool,
+}
+
+#[derive(Debug, Args)]
+struct Resize {
+    /// A snapshot's key, a container's id, or the beginning of one that only it has.
+    container: String,
+    /// The size, such as 20Gi.
+    size: Bytes,
+    /// The configuration: its ploop-snapshotter is asked.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct Release {
     /// The configuration: the disk servers of its run_dir are meant.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
@@ -154,18 +201,30 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             _ => check::check(&check.chain, check.repair, Style::of(check.json)),
         },
         Verb::Export(export) => export::export(&export.chain, &export.out),
-        Verb::Preflight(asked) => Config::load(&asked.config)
-            .map_err(anyhow::Error::from)
+        Verb::Preflight(asked) => load(&asked.config)
             .and_then(|config| preflight::preflight(&config, Style::of(asked.json))),
-        Verb::ReleaseDevices(asked) => Config::load(&asked.config)
-            .map_err(anyhow::Error::from)
-            .and_then(|config| release::release(&config, asked.dry_run)),
+        Verb::Ls(asked) => load(&asked.config)
+            .and_then(|config| listing::ls(&config, asked.no_trunc, Style::of(asked.json))),
+        Verb::Df(asked) => load(&asked.config)
+            .and_then(|config| listing::df(&config, asked.no_trunc, Style::of(asked.json))),
+        Verb::Tree(asked) => {
+            load(&asked.config).and_then(|config| listing::tree(&config, asked.no_trunc))
+        }
+        Verb::Resize(asked) => load(&asked.config)
+            .and_then(|config| node::resize(&config, &asked.container, asked.size)),
+        Verb::ReleaseDevices(asked) => {
+            load(&asked.config).and_then(|config| release::release(&config, asked.dry_run))
+        }
     };
     let verdict = verdict.unwrap_or_else(|error| {
         output::error(&error);
         Verdict::Failed
     });
     verdict.code().into()
+}
+
+fn load(path: &Path) -> Result<Config, anyhow::Error> {
+    Ok(Config::load(path)?)
 }
 
 fn cluster(text: &str) -> Result<ClusterSize, anyhow::Error> {

@@ -3,6 +3,7 @@
 //! Up: log, metrics, disk server, snapshots (which recover first), doors. Down: the same backwards, and
 //! without the disks: they belong to the disk server, so that containers go on while we are away.
 
+mod containers;
 mod error;
 mod numbers;
 mod run;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::containers::{node, of_containers};
 use super::sizes::Everywhere;
 use super::{Error, numbers};
 use crate::config::Config;
@@ -217,13 +218,17 @@ impl House {
             });
         }
         // Before the doors: the first container should find us at both.
+        let containers = Arc::new(Containers::default());
         let nri = config.nri_options().map(|options| {
             let sizes = Everywhere(Arc::clone(&snapshotters));
-            let containers = Arc::new(Containers::default());
+            let containers = Arc::clone(&containers);
             let shown = Arc::clone(&containers);
             metrics.source(move || numbers::of_nri(Arc::clone(&shown)));
             nri::connect(options, sizes, containers)
         });
+        let (all, owners) = (Arc::clone(&snapshotters), Arc::clone(&containers));
+        metrics.source(move || of_containers(Arc::clone(&all), Arc::clone(&owners)));
+        let node = node(Arc::clone(&snapshotters), containers);
         let observer = Observer::new(move |ended| {
             metrics.call(&Call {
                 snapshotter: ended.snapshotter,
@@ -232,7 +237,7 @@ impl House {
                 took: ended.took,
             });
         });
-        let doors = Doors::open(names, config.service_options(), observer).await?;
+        let doors = Doors::open(names, Some(node), config.service_options(), observer).await?;
         Ok(Self {
             health,
             _metrics_door: metrics_door,

@@ -40,6 +40,12 @@ pub enum Error {
         /// The call.
         method: Method,
     },
+    /// Nobody has that name.
+    #[error("no snapshotter is called {name:?} here")]
+    NoName {
+        /// The name.
+        name: String,
+    },
     /// A socket cannot be had.
     #[error("cannot open the door of snapshotter {name}")]
     Door {

@@ -11,9 +11,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic_health::server::HealthReporter;
 
+use super::node::NodeService;
 use super::running::Running;
 use super::snapshots::Service;
-use super::{Acts, Error, Observer, Options};
+use super::{Acts, Error, Node, Observer, Options};
+use crate::proto::v1::node_server::NodeServer;
 use crate::socket::{self, Socket};
 
 /// What clients of the health service may ask for, beside the whole.
@@ -53,12 +55,13 @@ impl std::fmt::Debug for Door {
 }
 
 impl Doors {
-    /// Opens every door, or none.
+    /// Opens every door, or none. Each of them shows the whole `node` too.
     ///
     /// # Errors
     /// [`Error::Door`] if a socket cannot be had, for example because another process answers there.
     pub async fn open<A: Acts>(
         names: Vec<Name<A>>,
+        node: Option<Node>,
         options: Options,
         observer: Observer,
     ) -> Result<Self, Error> {
@@ -86,9 +89,13 @@ impl Doors {
             let service = containerd_snapshots::server(Arc::new(service));
             let (mut health, health_service) = tonic_health::server::health_reporter();
             set_serving(&mut health, true).await;
+            let node = node
+                .clone()
+                .map(|node| NodeServer::new(NodeService::new(node, options, running.clone())));
             let router = Server::builder()
                 .add_service(health_service)
-                .add_service(service);
+                .add_service(service)
+                .add_optional_service(node);
             let who = name.name.clone();
             let mut stopping = stopping.clone();
             let task = tokio::spawn(async move {

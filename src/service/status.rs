@@ -29,6 +29,7 @@ pub(super) fn code(error: &Error) -> Code {
             ErrorKind::Internal => Code::Internal,
         },
         Error::Filter(_) => Code::InvalidArgument,
+        Error::NoName { .. } => Code::NotFound,
         Error::Late { .. } => Code::DeadlineExceeded,
         Error::Stopping { .. } => Code::Unavailable,
         Error::Broken { .. } | Error::Door { .. } => Code::Internal,

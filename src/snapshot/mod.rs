@@ -47,6 +47,7 @@ mod shared;
 mod sizes;
 mod snapshotter;
 mod steps;
+mod survey;
 mod words;
 
 pub use check::{Report, check};
@@ -57,4 +58,5 @@ pub use kind::ErrorKind;
 pub use mend::{Mended, repair};
 pub use options::{NameOptions, Options};
 pub use snapshotter::{Snapshotter, Snapshotters};
+pub use survey::{Inside, Seen, Survey};
 pub use words::{Info, Kind, Labels, Mount, Usage};

@@ -45,9 +45,21 @@ pub(super) struct Mounted {
 /// Blocks: looks at each place, because another mount may lie on top of it.
 pub(super) fn mounted(disk: &Disk) -> std::io::Result<Vec<Mounted>> {
     let device = (disk.major, disk.minor);
-    let mut mounts = parse(&fs::read(MOUNTINFO)?);
+    let mut mounts = table()?;
     mounts.retain(|mount| mount.device == device && reachable(mount));
     Ok(mounts)
+}
+
+/// Every mount in our mount namespace.
+pub(super) fn table() -> std::io::Result<Vec<Mounted>> {
+    Ok(parse(&fs::read(MOUNTINFO)?))
+}
+
+/// Where a disk's file system can be looked at, if these mounts have it. Blocks.
+pub(super) fn place_of(disk: &Disk, mounts: &[Mounted]) -> Option<PathBuf> {
+    let device = (disk.major, disk.minor);
+    let mut ours = mounts.iter().filter(|mount| mount.device == device);
+    Some(ours.find(|mount| reachable(mount))?.at.clone())
 }
 
 fn reachable(mount: &Mounted) -> bool {

@@ -16,7 +16,7 @@ use super::paths::disk_of;
 use super::shared::{Shared, blocking};
 use super::sizes::bounded;
 use super::words::check_key;
-use super::{Error, Info, Kind, Snapshotter};
+use super::{Error, Kind, Snapshotter};
 use crate::ext4::{Filesystem, Tools};
 use crate::link::Disk;
 use crate::store::Record;
@@ -25,18 +25,18 @@ use crate::store::Record;
 const AGAIN: Duration = Duration::from_millis(20);
 
 impl Snapshotter {
-    /// Gives an active snapshot another size, in bytes; it is rounded down to whole clusters.
+    /// Gives an active snapshot another size, in bytes; it is rounded down to whole clusters. Answers what it is.
     ///
     /// One that is mounted grows without interruption.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for a size outside the name's limits; `FailedPrecondition` if it is no
     /// active one, if its content does not fit, or if it is to shrink while it is mounted.
-    pub async fn resize(&self, key: &str, size: u64) -> Result<Info, Error> {
+    pub async fn resize(&self, key: &str, size: u64) -> Result<u64, Error> {
         check_key(key)?;
         let _turn = self.turn(key).await;
         let record = self.find(key).await?;
-        Ok(self.resize_record(&record, size).await?.into())
+        Ok(self.resize_record(&record, size).await?.size)
     }
 
     /// The same for a record, by who has the key's turn.

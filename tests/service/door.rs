@@ -46,7 +46,7 @@ impl Fixture {
             assert_eq!(ended.snapshotter, "ploop");
             ledger.lock().unwrap().push((ended.method, ended.code));
         });
-        let doors = Doors::open(names, LIMITS, observer).await.unwrap();
+        let doors = Doors::open(names, None, LIMITS, observer).await.unwrap();
         Self {
             root,
             doors,
@@ -352,7 +352,7 @@ async fn a_living_socket_is_refused_and_a_dead_one_replaced() {
             acts: Arc::new(Double::default()),
         })
     };
-    let error = Doors::open(names().into(), LIMITS, Observer::default())
+    let error = Doors::open(names().into(), None, LIMITS, Observer::default())
         .await
         .unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
@@ -366,7 +366,7 @@ async fn a_living_socket_is_refused_and_a_dead_one_replaced() {
         socket: socket.clone(),
         acts: Arc::new(Double::default()),
     });
-    let doors = Doors::open(names.into(), LIMITS, Observer::default())
+    let doors = Doors::open(names.into(), None, LIMITS, Observer::default())
         .await
         .unwrap();
     Client::new(&free).await.stat("k").await.unwrap();
