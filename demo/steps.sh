@@ -88,6 +88,38 @@ full_disk() {
   remove_container greedy modest
 }
 
+two_sizes() {
+  step "Two sizes of one image" "a quota is the size of the disk: one label each; one fills up, is made larger, and goes on"
+  local c
+  ctr run -d --snapshotter "$SNAPSHOTTER" --snapshotter-label containerd.io/snapshot/ploop.size=300Mi "$(name_of busybox)" tight sleep 1000 || die "tight did not start"
+  ctr run -d --snapshotter "$SNAPSHOTTER" --snapshotter-label containerd.io/snapshot/ploop.size=20Gi "$(name_of busybox)" roomy sleep 1000 || die "roomy did not start"
+  for c in tight roomy; do run inside $c 'df -hP / | tail -1'; done
+  check "one has 300 MiB" between "$(kilobytes tight)" $((200 << 10)) $((300 << 10))
+  check "the other 20 GiB" between "$(kilobytes roomy)" $((19 << 20)) $((20 << 20))
+  run inside tight 'dd if=/dev/zero of=/big bs=1M count=400 2>&1 | head -1; sync'
+  run "$BIN/ploop" df --config "$DIR/config.toml"
+  check "ploop df shows the full one" contains "$("$BIN/ploop" df --config "$DIR/config.toml" | grep ^tight)" "100%"
+  grown tight 1Gi || die "it was not made larger"
+  check "it has 1 GiB now" between "$(kilobytes tight)" $((850 << 10)) $((1 << 20))
+  check "and goes on" equal "$(inside tight 'dd if=/dev/zero bs=1M count=100 >>/big 2>/dev/null && sync && echo written')" written
+  run sh -c "$BIN/ploop ls --config $DIR/config.toml | sed -n '1p;/ active /p'"
+  remove_container tight roomy
+}
+kilobytes() { inside "$1" "df -Pk / | tail -1 | awk '{ print \$2 }'"; }
+# grown CONTAINER SIZE: while it runs. A kernel grows a mounted ext4 only for who has CAP_SYS_RESOURCE; without it the
+# container has to stop for that.
+grown() {
+  run "$BIN/ploop" resize --config "$DIR/config.toml" "$1" "$2" && return
+  local effective
+  effective=$(awk '/^CapEff/ { print $2 }' /proc/self/status)
+  [ $((0x$effective >> 24 & 1)) = 0 ] || return 1 # CAP_SYS_RESOURCE is the 24th
+  say "this machine keeps CAP_SYS_RESOURCE from us, without which a mounted ext4 cannot grow: $1 is stopped for it"
+  ctr task kill -s KILL "$1" || return
+  eventually 10 task_stopped "$1" || return
+  ctr task rm "$1" >/dev/null 2>&1
+  run "$BIN/ploop" resize --config "$DIR/config.toml" "$1" "$2" && ctr task start -d "$1"
+}
+
 space_comes_back() {
   step "rm gives space back" "what a container deletes, the host has again: discard reaches the file below"
   local empty full after others delta
@@ -135,7 +167,7 @@ snapshotter_killed() {
   step "kill -9 of ploop-snapshotter" "a container writes all the while; it notices nothing, and the next snapshotter knows everything"
   local before disks pid
   ctr run -d --snapshotter "$SNAPSHOTTER" "$(name_of busybox)" writer sh -c \
-    'i=0; while true; do i=$((i+1)); (dd if=/dev/urandom of=/w$((i%8)) bs=64k count=16 2>/dev/null && sync && echo $i >/t && mv /t /ticks) || echo bad >>/errors; done' || die "writer did not start"
+    'i=0; while true; do i=$((i+1)); (dd if=/dev/urandom of=/w$((i%8)) bs=64k count=16 conv=fsync 2>/dev/null && echo $i >/t && mv /t /ticks) || echo bad >>/errors; done' || die "writer did not start"
   before=$(snapshots | sort)
   disks=$(pid_of ploopd)
   pid=$(pid_of ploop-snapshotter)

@@ -22,3 +22,4 @@ mod snapshots;
 mod support;
 mod takeover;
 mod tools;
+mod watched;

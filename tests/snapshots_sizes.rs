@@ -122,7 +122,7 @@ async fn a_container_has_the_size_that_its_labels_ask_for() {
         (
             "64Mi",
             ErrorKind::FailedPrecondition,
-            "are used, which does not fit",
+            "are used, its journal and tables counted, which does not fit",
         ),
     ] {
         let error = node
@@ -196,7 +196,7 @@ async fn one_that_is_not_mounted_is_resized_either_way() {
     node.holds(&mounts, "a", 512 * MIB);
     let error = node.ploop.resize("a", 64 * MIB).await.unwrap_err();
     assert!(
-        chain(&error).contains("are used, which does not fit"),
+        chain(&error).contains("are used, its journal and tables counted, which does not fit"),
         "{}",
         chain(&error)
     );

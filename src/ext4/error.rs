@@ -64,7 +64,7 @@ pub enum Error {
     },
     /// The content does not fit.
     #[error(
-        "{} are used, which does not fit into a file system of {}: a size some way above what is used is needed",
+        "{} are used, its journal and tables counted, which does not fit into a file system of {}: a size some way above what is used is needed",
         Bytes(*used), Bytes(*size)
     )]
     TooSmall {
@@ -73,6 +73,12 @@ pub enum Error {
         /// Bytes that are used.
         used: u64,
     },
+    /// It is mounted, and the kernel does not let us.
+    #[error(
+        "a mounted file system is made larger only for who has CAP_SYS_RESOURCE: give it to ploop-snapshotter, \
+         or stop what has it mounted"
+    )]
+    NotPermitted,
     /// There is no ext4 file system.
     #[error("{path} holds no ext4 file system: {why}")]
     NotExt4 {

@@ -178,6 +178,11 @@ impl Filesystem {
             {
                 Err(too_small())
             }
+            Err(Error::Program { output, .. })
+                if output.contains("Permission denied to resize") =>
+            {
+                Err(Error::NotPermitted)
+            }
             Err(error) => Err(error),
         }
     }

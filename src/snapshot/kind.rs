@@ -45,7 +45,9 @@ impl Error {
             | Self::SizeLimits { .. }
             | Self::Immutable { .. } => ErrorKind::InvalidArgument,
             Self::Resize { source, .. } => match source {
-                ext4::Error::TooSmall { .. } => ErrorKind::FailedPrecondition,
+                ext4::Error::TooSmall { .. } | ext4::Error::NotPermitted => {
+                    ErrorKind::FailedPrecondition
+                }
                 ext4::Error::BadSize { .. } => ErrorKind::InvalidArgument,
                 source => golden_kind(source),
             },
