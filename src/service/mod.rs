@@ -21,5 +21,5 @@ pub use error::Error;
 pub use filter::BadFilter;
 pub use listen::{Doors, Name};
 pub use method::Method;
-pub use node::{Node, Owner};
+pub use node::{Node, Owner, OwnerOf};
 pub use options::{Ended, Observer, Options};

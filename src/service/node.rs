@@ -22,13 +22,16 @@ pub struct Owner {
     pub container: String,
 }
 
+/// Whose a key is, if anybody told.
+pub type OwnerOf = dyn Fn(&str) -> Option<Owner> + Send + Sync;
+
 /// What stands behind this part of a door.
 #[derive(Clone)]
 pub struct Node {
     /// Every snapshotter.
     pub all: Arc<Snapshotters>,
     /// Whose a key is, where somebody told.
-    pub owner_of: Arc<dyn Fn(&str) -> Option<Owner> + Send + Sync>,
+    pub owner_of: Arc<OwnerOf>,
 }
 
 impl fmt::Debug for Node {
