@@ -65,8 +65,12 @@ quick_at_any_depth() {
   PREPARE_FIGURES=$(jq -r 'map("\(.prepare_median_ms) ms at depth \(.depth)") | join(", ")' <<<"$figures")
   shallow=$(jq '.[0].prepare_median_ms * 1000 | floor' <<<"$figures")
   deep=$(jq '.[1].prepare_median_ms * 1000 | floor' <<<"$figures")
-  check "less than 200 ms over 100 layers" less "$deep" 200000
-  check "depth costs next to nothing: less than twice and 10 ms" less "$deep" $((2 * shallow + 10000))
+  if grep -q 'QEMU TCG' /proc/cpuinfo; then
+    say "an emulated processor: the figures are shown, and no claim is made of them"
+  else
+    check "less than 200 ms over 100 layers" less "$deep" 200000
+    check "depth costs next to nothing: less than twice and 10 ms" less "$deep" $((2 * shallow + 10000))
+  fi
   check "the deepest container runs" equal "$(ctr run --rm --snapshotter "$SNAPSHOTTER" "$(name_of deep)" deepest cat /layers/latest)" 100
 }
 
