@@ -6,6 +6,7 @@
 mod containers;
 mod error;
 mod numbers;
+mod remarks;
 mod run;
 mod sizes;
 

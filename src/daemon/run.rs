@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::containers::{node, of_containers};
 use super::sizes::Everywhere;
-use super::{Error, numbers};
+use super::{Error, numbers, remarks};
 use crate::config::Config;
 use crate::link::Servers;
 use crate::nri::{self, Connected, Containers};
@@ -289,6 +289,8 @@ fn watch(
             }
         }
     });
+    let asked = Arc::clone(servers);
+    health.remark("disks", move || remarks::of_disks(Arc::clone(&asked)));
     let asked = Arc::clone(servers);
     metrics.source(move || numbers::of_disks(Arc::clone(&asked)));
     let asked = Arc::clone(snapshotters);

@@ -1,7 +1,8 @@
 //! Alive? Ready? And if not, why.
 //!
 //! Alive means that this process answers: nothing is asked of anybody else, so that a slow disk never
-//! gets the process killed. Ready means that containerd's calls would be served now.
+//! gets the process killed. Ready means that containerd's calls would be served now. What somebody
+//! should see to although calls are served is a remark: it is said, and changes no verdict.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ type Check = Arc<dyn Fn() -> Answer + Send + Sync>;
 struct Shared {
     state: State,
     checks: Vec<Named>,
+    remarks: Vec<Named>,
 }
 
 #[derive(Clone)]
@@ -56,6 +58,7 @@ impl Default for Health {
         let shared = Shared {
             state: State::Starting,
             checks: Vec::new(),
+            remarks: Vec::new(),
         };
         Self {
             shared: Arc::new(Mutex::new(shared)),
@@ -78,42 +81,54 @@ impl Health {
         self.lock().checks.push(Named { name, check });
     }
 
-    /// Ready, or everything that speaks against it.
+    /// Adds something that is said where it is not well, but keeps nobody from being ready.
+    pub fn remark<F>(&self, name: &'static str, check: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        let check: Check = Arc::new(move || Box::pin(check()));
+        self.lock().remarks.push(Named { name, check });
+    }
+
+    /// Ready, with one line for each remark; or everything that speaks against it.
     ///
     /// # Errors
-    /// One line for each reason.
-    pub async fn ready(&self) -> Result<(), Vec<String>> {
-        let (state, checks) = {
+    /// One line for each reason, then those of the remarks.
+    pub async fn ready(&self) -> Result<Vec<String>, Vec<String>> {
+        let (state, checks, remarks) = {
             let shared = self.lock();
-            (shared.state, shared.checks.clone())
+            (shared.state, shared.checks.clone(), shared.remarks.clone())
         };
         match state {
             State::Starting => return Err(vec!["starting".to_owned()]),
             State::Stopping => return Err(vec!["stopping".to_owned()]),
             State::Ready => {}
         }
-        let answers = checks.iter().map(|named| async {
-            match tokio::time::timeout(CHECK_LIMIT, (named.check)()).await {
-                Ok(Ok(())) => None,
-                Ok(Err(why)) => Some(format!("{}: {why}", named.name)),
-                Err(_) => Some(format!("{}: no answer within {CHECK_LIMIT:?}", named.name)),
-            }
-        });
-        let reasons: Vec<String> = futures_util::future::join_all(answers)
-            .await
-            .into_iter()
-            .flatten()
-            .collect();
+        let (mut reasons, remarks) =
+            futures_util::future::join(unwell(&checks), unwell(&remarks)).await;
         if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(reasons)
+            return Ok(remarks);
         }
+        reasons.extend(remarks);
+        Err(reasons)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Asks all of them at once: one line for each that is not well.
+async fn unwell(asked: &[Named]) -> Vec<String> {
+    let answers = asked.iter().map(|named| async {
+        match tokio::time::timeout(CHECK_LIMIT, (named.check)()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(format!("{}: {why}", named.name)),
+            Err(_) => Some(format!("{}: no answer within {CHECK_LIMIT:?}", named.name)),
+        }
+    });
+    let answers = futures_util::future::join_all(answers).await;
+    answers.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -125,15 +140,18 @@ mod tests {
         let health = Health::default();
         assert_eq!(health.ready().await, Err(vec!["starting".to_owned()]));
         health.set(State::Ready);
-        assert_eq!(health.ready().await, Ok(()));
+        assert_eq!(health.ready().await, Ok(vec![]));
         health.check("well", || async { Ok(()) });
+        health.remark("space", || async { Err("none".to_owned()) });
+        assert_eq!(health.ready().await, Ok(vec!["space: none".to_owned()]));
         health.check("disk server", || async { Err("gone".to_owned()) });
         health.check("slow", std::future::pending);
         assert_eq!(
             health.ready().await,
             Err(vec![
                 "disk server: gone".to_owned(),
-                "slow: no answer within 2s".to_owned()
+                "slow: no answer within 2s".to_owned(),
+                "space: none".to_owned()
             ])
         );
         health.set(State::Stopping);

@@ -170,7 +170,10 @@ async fn answer(request: &Request<Body>, metrics: &Metrics, health: &Health) -> 
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "alive\n"),
         "/readyz" => match health.ready().await {
-            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Ok(remarks) => text(
+                StatusCode::OK,
+                [vec!["ready".to_owned()], remarks].concat().join("\n") + "\n",
+            ),
             Err(reasons) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("{}\n", reasons.join("\n")),
@@ -242,6 +245,13 @@ mod tests {
             assert!(starting.ends_with("\r\n\r\nstarting\n"), "{starting}");
             health.set(State::Ready);
             assert!(get("/readyz").await.ends_with("\r\n\r\nready\n"));
+            health.remark("space", || async { Err("none".to_owned()) });
+            let remarked = get("/readyz").await;
+            assert!(remarked.starts_with("HTTP/1.0 200"), "{remarked}");
+            assert!(
+                remarked.ends_with("\r\n\r\nready\nspace: none\n"),
+                "{remarked}"
+            );
             assert!(get("/metrics").await.contains("ploop_build_info{"));
             assert!(get("/other").await.starts_with("HTTP/1.0 404"));
             let post = "POST /metrics HTTP/1.0\r\n\r\n";
