@@ -225,6 +225,25 @@ fn a_start_after_an_upgrade_is_an_upgrade() {
     assert_eq!(server.attach("a", &a.deltas).unwrap(), a);
 }
 
+/// Over FUSE a server that is told to end stays with its disks; the node goes on taking new ones.
+#[test]
+fn a_server_that_was_told_to_end_gets_another_beside_it() {
+    let mut server = several(1);
+    let a = server.attach("a", &[server.delta("a", MIB)]).unwrap();
+    let old = server.pid();
+    assert_eq!(server.block(server.servers().drain()).unwrap(), 1);
+    for name in ["b", "c"] {
+        server.connect(true).unwrap();
+        assert_eq!(server.pid(), old);
+        let disk = server.attach(name, &[server.delta(name, MIB)]).unwrap();
+        assert_eq!(server_of(&disk), "2-1");
+    }
+    write(&a, 3);
+    assert_eq!(read(&a), 3);
+    server.detach("a").unwrap();
+    wait_until("the old one ends", || !alive(old));
+}
+
 /// An old server that dies before its disks went is replaced in its own seat by the program that is
 /// installed now: only that seat knows which devices were its. (On FUSE they are gone; what was
 /// answered is not.)

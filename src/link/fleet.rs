@@ -110,8 +110,9 @@ impl Fleet {
         Ok(nobody)
     }
 
-    /// Raises a new generation if the program to start is another build than the one that runs; where
-    /// somebody else starts servers, looks for new ones of theirs. Answers how many servers retire.
+    /// Raises a new generation if the program to start is another build than the one that runs, or if one
+    /// that runs was told to end; where somebody else starts servers, looks for new ones of theirs.
+    /// Answers how many servers retire.
     pub(super) async fn renew(&self) -> Result<usize, Error> {
         let _change = self.change.lock().await;
         if self.options.start.is_some() {
@@ -135,6 +136,12 @@ impl Fleet {
             tracing::info!(
                 runs = %other.build, installed = %build,
                 "another ploopd is installed: new disks go to new servers, the old ones drain"
+            );
+            generation = newest + 1;
+        } else if running.iter().any(|hello| hello.draining) {
+            // Somebody told it to end, and its disks keep it: without others the node would take no new ones.
+            tracing::info!(
+                "a ploopd takes no new disks any more: they go to new servers beside it"
             );
             generation = newest + 1;
         }
