@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test crash-test space-test quota-test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test crash-test fault-test space-test quota-test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -46,6 +46,11 @@ crash-test: ## every stop at every moment of many scenarios, and deliberate bugs
 conformance: ## containerd's own snapshotter suite: over our socket and through containerd
 	@tests/needs test
 	@tests/suites conformance
+
+fault-test: ## faults of the host under running containers (README, Reliability); here and in the virtual machine (SECONDS=20: of kills)
+	@tests/needs test
+	@tests/needs vm
+	@LOAD=$(or $(SECONDS),20) tests/suites faults clients clients@{old,new}
 
 space-test: ## what is deleted is the host's again: 1 GiB, a day's churn, whole containers; small layers; what discard costs
 	@tests/needs test
@@ -92,10 +97,10 @@ clean: ## all that was built or fetched
 # -- what the suites and the demo stand on ---------------------------------------------------------------------------
 
 # One build of each, from the module that pins containerd.
-go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(if $(filter 2,$(CONTAINERD)),$(GO_BIN)/containerd)
+go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(GO_BIN)/clients $(if $(filter 2,$(CONTAINERD)),$(GO_BIN)/containerd)
 	@:
 
-$(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
+$(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(GO_BIN)/clients: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
 	@cd $(MODULE) && go build -trimpath -o $@ ./$*
 
 $(GO_BIN)/containerd: $(MODULE)/go.mod $(MODULE)/go.sum
