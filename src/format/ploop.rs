@@ -255,10 +255,20 @@ impl Header {
     /// The same header for a disk of another size, rounded up to whole clusters. What it says about the
     /// image's state stays.
     ///
+    /// The index never becomes shorter: that of another program's image may cover more than its disk, and
+    /// every entry of it may be in use.
+    ///
     /// # Errors
     /// [`Error::Entries`] if the size is zero, or too large for the cluster size.
     pub fn grown(self, size: u64) -> Result<Self, Error> {
         let mut new = Self::new(size, self.cluster)?;
+        if new.entries() < self.entries() {
+            let disk = new.raw;
+            new = Self::new(self.covered_sectors() * SECTOR, self.cluster)?;
+            new.raw.sectors = disk.sectors;
+            new.raw.heads = disk.heads;
+            new.raw.cylinders = disk.cylinders;
+        }
         new.raw.in_use = self.raw.in_use;
         new.raw.flags = self.raw.flags;
         new.raw.extension = self.raw.extension;

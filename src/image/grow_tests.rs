@@ -105,3 +105,27 @@ fn it_does_not_shrink_and_changes_nothing_then() {
     assert!(matches!(error.source, Error::Size(_)) && !error.amid);
     assert_eq!(file.to_vec(), before);
 }
+
+/// Another program's image may have an index that covers more than its disk does: in it nothing becomes
+/// shorter, whatever part of it the larger disk needs.
+#[test]
+fn an_index_that_covers_more_than_the_disk_stays_as_long() {
+    for larger in [4096, 2 << 16, GIB / 2, GIB, 2 * GIB] {
+        let (file, _, mut end) = image(GIB, &[0, 1, 9000, 16_000]);
+        // Eight sectors, says the header.
+        let mut header = now(open_top(&file)).unwrap().header.to_bytes();
+        header[36..44].copy_from_slice(&8_u64.to_le_bytes());
+        now(file.write_at(0, Piece::from_bytes(&header))).unwrap();
+        let header = now(open_top(&file)).unwrap().header;
+        assert_eq!(header.size(), 4096);
+
+        let grown = now(grow(&file, &header, &mut end, larger)).unwrap();
+        assert_eq!(grown.header.size(), SIZE.round_up(larger));
+        assert!(grown.header.index_len() >= header.index_len());
+        let sealed = now(seal(&file, &grown.header, end)).unwrap();
+        let image = now(Image::open_sealed(&file, None, Some(&sealed), SIZE)).unwrap();
+        let expected =
+            [0_u32, 1, 9000, 16_000].map(|own| (own, u8::try_from(own % 251 + 1).unwrap()));
+        assert_eq!(contents(&file, &image), expected);
+    }
+}
