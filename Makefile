@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test crash-test fault-test space-test quota-test conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test crash-test fault-test space-test quota-test fuzz conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -61,6 +61,10 @@ quota-test: ## sizes: by label and annotation, first and second time, resized, o
 	@tests/needs vm
 	@tests/suites quota quota@old quota@new
 
+fuzz: ## what reads bytes that others wrote, under libFuzzer, a table (TIME=60: seconds for each target)
+	@tests/needs fuzz
+	@TIME=$(or $(TIME),60) fuzz/run
+
 vm-images: ## kernels and root file system of the virtual machine, once (some 700 MB in .cache/vm)
 	@tests/needs vm
 	@tests/vm/kernels
@@ -71,10 +75,11 @@ vm-test: ## what the kernel matters to, on ublk, in the virtual machine: on the 
 	@tests/needs vm
 	@tests/suites vm
 
-soak: ## millions of crash states; then what kills and hurries, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure)
+soak: ## millions of crash states; ten minutes of hostile bytes for each reader; then what kills and hurries, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure)
 	@tests/needs test
 	@tests/needs vm
 	@STATES=$(or $(STATES),5000000) tests/suites crash
+	@TIME=$(or $(TIME),600) fuzz/run
 	@ROUNDS=$(or $(ROUNDS),50) LOAD=$(or $(LOAD),600) VM_LIMIT=14400 tests/suites soak
 
 demo-vm: build images go-tools vm-images $(GO_BIN)/containerd ## the demo on ublk, in the virtual machine (KERNEL=old|new, CONTAINERD=1|2)

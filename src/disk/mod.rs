@@ -21,6 +21,8 @@ mod executor;
 mod finish;
 mod flush;
 mod front;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod grow;
 mod handle;

@@ -7,6 +7,8 @@ mod acts;
 mod convert;
 mod error;
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod listen;
 mod method;
 mod node;
