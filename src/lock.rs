@@ -7,8 +7,8 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -86,28 +86,129 @@ impl Holder {
     }
 }
 
+impl Holder {
+    /// Was it killed, and is not gone? Nothing of it will run again.
+    fn was_killed(self) -> bool {
+        let Some(pid) = self.0 else { return false };
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+            return false;
+        };
+        let mut any = false;
+        for thread in threads {
+            let status = thread.and_then(|thread| fs::read_to_string(thread.path().join("status")));
+            // One that ends meanwhile is as good as dead, but it is asked again anyway.
+            let Ok(status) = status else { return false };
+            if !is_killed(&status) {
+                return false;
+            }
+            any = true;
+        }
+        any
+    }
+}
+
+/// Has a thread ended, or will it before it does anything? Its kill stands among its signals until then.
+fn is_killed(status: &str) -> bool {
+    const KILL: u64 = 1 << (9 - 1);
+    let signals = |name| {
+        let bits = field(status, name).and_then(|bits| u64::from_str_radix(bits, 16).ok());
+        bits.unwrap_or(0)
+    };
+    matches!(field(status, "State:"), Some("Z" | "X"))
+        || (signals("SigPnd:") | signals("ShdPnd:")) & KILL != 0
+}
+
 /// Takes the lock of a file, which is made where it is not there, and writes our number into it.
 ///
 /// # Errors
 /// If the host refuses; a lock that somebody has is none.
 pub fn take(path: &Path) -> Result<Answer, Failed> {
+    loop {
+        let mut file = open(path)?;
+        if let Some(holder) = lock(&mut file)? {
+            return Ok(Answer::Theirs(holder));
+        }
+        // Between the two somebody may have put another file there, see `take_from_killed`.
+        if is_at(&file, path) {
+            return write_down(file).map(Answer::Ours);
+        }
+    }
+}
+
+/// Takes the lock, also of a process that was killed and cannot end.
+///
+/// A thread that waits for a device whose server is dead does not even end when it is killed, and its process
+/// keeps its locks as long: for ever, if it is our lock that keeps us from starting that server. But whoever was
+/// killed does nothing more, whatever its thread waits for. So its file is replaced by one that is locked already.
+///
+/// Only for what a process guards by being there, not for what the kernel still takes from it while it ends.
+///
+/// # Errors
+/// Those of [`take`].
+pub fn take_from_killed(path: &Path) -> Result<Answer, Failed> {
+    match take(path)? {
+        Answer::Theirs(holder) if holder.was_killed() => {}
+        answer => return Ok(answer),
+    }
+    // One at a time: who comes second finds the file of the first.
+    let gate = beside(path, ".gate");
+    let mut gate = open(&gate)?;
+    if let Some(holder) = lock(&mut gate)? {
+        return Ok(Answer::Theirs(holder));
+    }
+    match take(path)? {
+        Answer::Theirs(holder) if holder.was_killed() => {}
+        answer => return Ok(answer),
+    }
     let failed = |act| move |source| Failed { act, source };
-    let mut file = OpenOptions::new()
+    let new = beside(path, ".new");
+    let mut file = open(&new)?;
+    if let Some(holder) = lock(&mut file)? {
+        return Ok(Answer::Theirs(holder));
+    }
+    let ours = write_down(file)?;
+    fs::rename(&new, path).map_err(failed("replace"))?;
+    Ok(Answer::Ours(ours))
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+fn open(path: &Path) -> Result<File, Failed> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(path)
-        .map_err(failed("open"))?;
-    if let Some(holder) = lock(&mut file)? {
-        return Ok(Answer::Theirs(holder));
+        .map_err(|source| Failed {
+            act: "open",
+            source,
+        })
+}
+
+/// Is this the file that a path leads to?
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
     }
+}
+
+/// Says in a locked file whose it is.
+fn write_down(mut file: File) -> Result<Lock, Failed> {
     file.set_len(0)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
         .and_then(|_| writeln!(file, "{}", std::process::id()))
-        .map_err(failed("write"))?;
-    Ok(Answer::Ours(Lock { _file: file }))
+        .map_err(|source| Failed {
+            act: "write",
+            source,
+        })?;
+    Ok(Lock { _file: file })
 }
 
 /// Keeps others out for a while: takes the lock of a file that is there, and leaves in it what stands there.
@@ -155,16 +256,18 @@ fn stage(pid: u32) -> Stage {
     let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else {
         return Stage::Unseen;
     };
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_whitespace().nth(1)
-    };
     // Its memory goes before its files do.
-    if matches!(field("State:"), Some("Z" | "X")) || field("VmRSS:").is_none() {
+    if matches!(field(&text, "State:"), Some("Z" | "X")) || field(&text, "VmRSS:").is_none() {
         Stage::Ends
     } else {
         Stage::Lives
     }
+}
+
+/// A word of what the kernel says of a process.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1)
 }
 
 #[cfg(test)]
@@ -173,7 +276,7 @@ mod tests {
     use std::process::{Child, Command};
     use std::time::{Duration, Instant};
 
-    use super::{Answer, Stage, keep_out, patiently, stage, take};
+    use super::{Answer, Stage, is_killed, keep_out, patiently, stage, take, take_from_killed};
 
     #[test]
     fn a_living_process_is_not_ending_and_a_zombie_is() {
@@ -244,5 +347,107 @@ mod tests {
         ));
         late.join().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn killed_is_who_has_no_way_back() {
+        for (status, killed) in [
+            (
+                "State:\tD (disk sleep)\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n",
+                true,
+            ),
+            (
+                "State:\tD (disk sleep)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n",
+                true,
+            ),
+            ("State:\tZ (zombie)\nSigPnd:\t0000000000000000\n", true),
+            // Told to end, it may yet do much.
+            (
+                "State:\tD (disk sleep)\nSigPnd:\t0000000000004000\nShdPnd:\t0000000000004000\n",
+                false,
+            ),
+            (
+                "State:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n",
+                false,
+            ),
+            ("", false),
+        ] {
+            assert_eq!(is_killed(status), killed, "{status}");
+        }
+    }
+
+    /// A process that holds the lock of a file and writes to a frozen file system: nothing ends it until that
+    /// thaws. Needs root and loop devices.
+    struct Stuck {
+        folder: tempfile::TempDir,
+        child: Child,
+    }
+
+    impl Stuck {
+        fn point(&self) -> String {
+            self.folder.path().join("mnt").display().to_string()
+        }
+
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let script = "truncate -s 16M image && mkfs.ext4 -qF image && mkdir mnt && mount -o loop image mnt && \
+                          exec 9>lock && flock 9 && echo $$ >lock && fsfreeze -f mnt && exec touch mnt/file";
+            let mut shell = Command::new("sh");
+            shell.args(["-ec", script]).current_dir(folder.path());
+            let stuck = Self {
+                child: shell.spawn().unwrap(),
+                folder,
+            };
+            let status = format!("/proc/{}/status", stuck.child.id());
+            stuck.until("it stands still", || {
+                let text = fs::read_to_string(&status).unwrap();
+                text.contains("Name:\ttouch") && text.contains("State:\tD")
+            });
+            stuck
+        }
+
+        fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !holds() {
+                assert!(Instant::now() < deadline, "{what}: {}", self.point());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    impl Drop for Stuck {
+        fn drop(&mut self) {
+            let _ = Command::new("fsfreeze")
+                .args(["-u", &self.point()])
+                .status();
+            let _ = self.child.wait();
+            let _ = Command::new("umount").arg(self.point()).status();
+        }
+    }
+
+    #[test]
+    fn the_lock_of_one_that_was_killed_and_cannot_end_is_taken() {
+        let mut stuck = Stuck::new();
+        let path = stuck.folder.path().join("lock");
+        let theirs = || matches!(take_from_killed(&path).unwrap(), Answer::Theirs(_));
+        assert!(theirs(), "it lives: only its device is slow");
+        stuck.child.kill().unwrap();
+        assert!(matches!(take(&path).unwrap(), Answer::Theirs(_)));
+        let begun = Instant::now();
+        let ours = loop {
+            match take_from_killed(&path).unwrap() {
+                Answer::Ours(lock) => break lock,
+                Answer::Theirs(_) => assert!(begun.elapsed() < Duration::from_secs(5)),
+            }
+        };
+        // Now it is ours like any other, whoever asks.
+        assert!(theirs());
+        assert!(matches!(take(&path).unwrap(), Answer::Theirs(_)));
+        assert_eq!(
+            fs::read_to_string(&path).unwrap().trim(),
+            std::process::id().to_string()
+        );
+        drop(ours);
+        assert!(matches!(take(&path).unwrap(), Answer::Ours(_)));
     }
 }

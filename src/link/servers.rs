@@ -409,7 +409,8 @@ async fn claim(run: &Path) -> Result<Lock, Error> {
     folder.map_err(failed("make the folder of"))?;
     let begun = Instant::now();
     loop {
-        match lock::take(&path) {
+        // Who had it before may hang in a call to a device that waits for the very server we are to start.
+        match lock::take_from_killed(&path) {
             Ok(Answer::Ours(lock)) => return Ok(lock),
             Ok(Answer::Theirs(_)) if begun.elapsed() < PATIENCE => {
                 tokio::time::sleep(AGAIN).await;
