@@ -88,8 +88,12 @@ impl Holder {
 
 impl Holder {
     /// Was it killed, and is not gone? Nothing of it will run again.
-    fn was_killed(self) -> bool {
+    fn was_killed(self, path: &Path) -> bool {
         let Some(pid) = self.0 else { return false };
+        // In another pid namespace the number in the file may be somebody else's.
+        if !has_lock(pid, path).unwrap_or(false) {
+            return false;
+        }
         let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
             return false;
         };
@@ -105,6 +109,20 @@ impl Holder {
         }
         any
     }
+}
+
+/// Does the kernel say that this process of our namespace has the file's lock? In lines such as
+/// `1: FLOCK  ADVISORY  WRITE 705 fe:00:2097160 0 EOF`.
+fn has_lock(pid: u32, path: &Path) -> io::Result<bool> {
+    let file = fs::metadata(path)?;
+    let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", file.ino());
+    let locks = fs::read_to_string("/proc/locks")?;
+    Ok(locks.lines().any(|line| {
+        let mut words = line.split_whitespace().skip_while(|word| *word != "FLOCK");
+        let pid_and_place = (words.nth(3), words.next());
+        pid_and_place == (Some(pid.to_string().as_str()), Some(place.as_str()))
+    }))
 }
 
 /// Has a thread ended, or will it before it does anything? Its kill stands among its signals until then.
@@ -147,7 +165,7 @@ pub fn take(path: &Path) -> Result<Answer, Failed> {
 /// Those of [`take`].
 pub fn take_from_killed(path: &Path) -> Result<Answer, Failed> {
     match take(path)? {
-        Answer::Theirs(holder) if holder.was_killed() => {}
+        Answer::Theirs(holder) if holder.was_killed(path) => {}
         answer => return Ok(answer),
     }
     // One at a time: who comes second finds the file of the first.
@@ -157,7 +175,7 @@ pub fn take_from_killed(path: &Path) -> Result<Answer, Failed> {
         return Ok(Answer::Theirs(holder));
     }
     match take(path)? {
-        Answer::Theirs(holder) if holder.was_killed() => {}
+        Answer::Theirs(holder) if holder.was_killed(path) => {}
         answer => return Ok(answer),
     }
     let failed = |act| move |source| Failed { act, source };
@@ -391,7 +409,7 @@ mod tests {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let script = "truncate -s 16M image && mkfs.ext4 -qF image && mkdir mnt && mount -o loop image mnt && \
-                          exec 9>lock && flock 9 && echo $$ >lock && fsfreeze -f mnt && exec touch mnt/file";
+                          exec flock --no-fork lock sh -c 'echo $$ >lock; fsfreeze -f mnt; exec touch mnt/file'";
             let mut shell = Command::new("sh");
             shell.args(["-ec", script]).current_dir(folder.path());
             let stuck = Self {
