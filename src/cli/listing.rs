@@ -68,8 +68,12 @@ pub(super) fn df(config: &Config, whole: bool, style: Style) -> Result<Verdict> 
         output::json(&as_json(&survey, is_active));
         return Ok(Verdict::Clean);
     }
-    let active = survey.snapshots.iter().filter(|seen| is_active(seen));
-    let rows = active.clone().map(|seen| {
+    let active: Vec<&Snapshot> = survey
+        .snapshots
+        .iter()
+        .filter(|seen| is_active(seen))
+        .collect();
+    let rows = active.iter().map(|seen| {
         let inside = seen.inside.as_ref();
         let say = |read: &dyn Fn(&Inside) -> String| inside.map_or(NONE.to_owned(), read);
         vec![
@@ -96,14 +100,20 @@ pub(super) fn df(config: &Config, whole: bool, style: Style) -> Result<Verdict> 
         ],
         &rows.collect::<Vec<_>>(),
     );
-    for line in host(&survey, active.map(|seen| seen.size).sum()) {
+    for line in host(&survey, &active) {
         output::line(&line);
     }
     Ok(Verdict::Clean)
 }
 
 /// What was promised, beside what there is.
-fn host(survey: &SurveyReply, promised: u64) -> Vec<String> {
+fn host(survey: &SurveyReply, active: &[&Snapshot]) -> Vec<String> {
+    let promised: u64 = active.iter().map(|seen| seen.size).sum();
+    // Layers are held too, but no container grows into them.
+    let may_grow: u64 = active
+        .iter()
+        .map(|seen| seen.size.saturating_sub(seen.own))
+        .sum();
     let held: u64 = survey.snapshots.iter().map(|seen| seen.own).sum();
     let mut lines = vec![
         String::new(),
@@ -115,7 +125,6 @@ fn host(survey: &SurveyReply, promised: u64) -> Vec<String> {
             Bytes(held),
         ),
     ];
-    let may_grow = promised.saturating_sub(held);
     lines.push(if may_grow > survey.host_free {
         format!(
             "containers were promised {}: more than the host has left; if it fills up, their writes wait for space",

@@ -98,11 +98,21 @@ fn more_promised_than_there_is_is_said() {
         host_size: 10 << 30,
         host_free: 5 << 30,
         reserve: 0,
-        snapshots: vec![seen("a", "", SnapshotKind::Active)],
+        snapshots: Vec::new(),
     };
-    let words = |survey: &SurveyReply, promised| host(survey, promised).join("\n");
-    assert!(words(&survey, 4 << 30).contains("and the host has it"));
-    assert!(words(&survey, 6 << 30).contains("more than the host has left"));
+    let mut layer = seen("l", "", SnapshotKind::Committed);
+    layer.own = 100 << 30;
+    survey.snapshots.push(layer);
+    let mut container = seen("a", "l", SnapshotKind::Active);
+    // What it holds already it needs no second time; what a layer holds is no room for it.
+    for (size, own, words) in [
+        (4, 0, "and the host has it"),
+        (6, 0, "more than the host has left"),
+        (6, 2, "and the host has it"),
+    ] {
+        (container.size, container.own) = (size << 30, own << 30);
+        assert!(host(&survey, &[&container]).join("\n").contains(words));
+    }
     survey.reserve = 6 << 30;
-    assert!(words(&survey, 0).contains("none is made now"));
+    assert!(host(&survey, &[]).join("\n").contains("none is made now"));
 }
