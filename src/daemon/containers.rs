@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::numbers::{gauge, number};
 use crate::nri::{Containers, container_of};
 use crate::observe::{Family, Kind, Sample};
 use crate::service::{Node, Owner};
@@ -111,22 +112,22 @@ fn families(survey: &Survey, names: &Containers) -> Vec<Family> {
         })
         .collect();
     families.extend([
-        one(
+        gauge(
             "ploop_host_size_bytes",
             "Bytes of the host's file system that holds our root.",
             survey.host_size,
         ),
-        one(
+        gauge(
             "ploop_host_free_bytes",
             "Bytes of it that are free to us.",
             survey.host_free,
         ),
-        one(
+        gauge(
             "ploop_host_reserve_bytes",
             "Bytes that new containers leave free; 0: nothing is kept back.",
             survey.reserve,
         ),
-        one(
+        gauge(
             "ploop_promised_bytes",
             "The sum of all containers' sizes: it may be more than the host has.",
             promised,
@@ -153,27 +154,6 @@ fn labels(seen: &Seen, names: &Containers) -> Vec<String> {
         pod,
         container,
     ]
-}
-
-fn one(name: &'static str, help: &'static str, value: u64) -> Family {
-    Family {
-        name,
-        help,
-        kind: Kind::Gauge,
-        labels: &[],
-        samples: vec![Sample {
-            labels: Vec::new(),
-            value: number(value),
-        }],
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "Prometheus has no other numbers"
-)]
-fn number(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ fn by_kind(name: &str, infos: &[snapshot::Info]) -> impl Iterator<Item = Sample>
     clippy::cast_precision_loss,
     reason = "Prometheus has no other numbers"
 )]
-fn number(count: u64) -> f64 {
+pub(super) fn number(count: u64) -> f64 {
     count as f64
 }
 
@@ -111,9 +111,9 @@ fn per_server(
     }
 }
 
-/// Whether Kubernetes' wishes reach us.
-pub(super) async fn of_nri(containers: Arc<Containers>) -> Vec<Family> {
-    let gauge = |name, help, value| Family {
+/// One figure of the whole node.
+pub(super) fn gauge(name: &'static str, help: &'static str, value: u64) -> Family {
+    Family {
         name,
         help,
         kind: Kind::Gauge,
@@ -122,7 +122,11 @@ pub(super) async fn of_nri(containers: Arc<Containers>) -> Vec<Family> {
             labels: Vec::new(),
             value: number(value),
         }],
-    };
+    }
+}
+
+/// Whether Kubernetes' wishes reach us.
+pub(super) async fn of_nri(containers: Arc<Containers>) -> Vec<Family> {
     vec![
         gauge(
             "ploop_nri_connected",
