@@ -18,6 +18,7 @@ use slab::Slab;
 use super::buffers::Buffers;
 use super::slots::Slots;
 use crate::disk::{Errno, Front, Local, Op, Spawner, errno_of};
+use crate::failpoint::pass;
 use crate::io::{Inbox, Piece, Registered, Ring};
 use crate::ublk::{self, Queue, Slot, Tag};
 use crate::units::ByteRange;
@@ -114,6 +115,7 @@ impl Lanes {
         };
         let inbox = Rc::clone(&self.inbox);
         let queue = Queue::new(device, depth, (inbox, number), slots)?;
+        pass("queue-mapped");
         let tags = (0..depth).map(Tag);
         let pages = tags
             .filter_map(|tag| {

@@ -244,6 +244,7 @@ impl Ublk {
             device: block_path(number),
         };
         let deadline = Instant::now() + RELEASE;
+        let mut primed = false;
         loop {
             let info = self.control.info(number)?.ok_or_else(gone)?;
             if info.tag != self.owner.tag() || info.state == State::Dead {
@@ -252,10 +253,14 @@ impl Ublk {
             match self.control.begin_recovery(number) {
                 Ok(()) => return Ok((info.granted, info.depth)),
                 Err(error) if error.is(Errno::BUSY) && Instant::now() < deadline => sleep(PAUSE),
-                // 6.12 begins a take-over once: the server that did died before it had fetched anything.
-                // Where it stopped we go on.
-                Err(error) if error.is(Errno::INVAL) && info.state == State::Quiesced => {
-                    return Ok((info.granted, info.depth));
+                // The server that began to take it over died before it had fetched anything.
+                Err(error)
+                    if error.is(Errno::INVAL) && info.state == State::Quiesced && !primed =>
+                {
+                    primed = true;
+                    let node = open_when_free(number)?;
+                    ublk::prime(node, info.depth)
+                        .map_err(kernel("fetch requests of", &character_path(number)))?;
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -268,6 +268,27 @@ impl Ring {
             .map(drop)
     }
 
+    /// Hands what is queued to the kernel where the queue has no room for so many more: what is posted
+    /// then goes in one call.
+    ///
+    /// # Errors
+    /// If the queue will never have so much room, or what the kernel says.
+    pub fn make_room(&self, entries: usize) -> io::Result<()> {
+        let free = || {
+            let mut uring = self.uring.borrow_mut();
+            let queue = uring.submission();
+            queue.capacity() - queue.len()
+        };
+        if free() < entries {
+            self.submit()?;
+            self.reap();
+        }
+        if free() < entries {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        Ok(())
+    }
+
     /// Hands the queued operations to the kernel without waiting for any answer.
     ///
     /// # Errors

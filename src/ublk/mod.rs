@@ -24,6 +24,7 @@ mod features;
 mod limit;
 mod owner;
 mod params;
+mod prime;
 mod queue;
 mod uapi;
 
@@ -33,4 +34,5 @@ pub use features::{Features, probe};
 pub use limit::{ENOUGH, LIMIT, Limit, limit, raise_limit};
 pub use owner::{Owner, list};
 pub use params::Params;
+pub use prime::prime;
 pub use queue::{Op, Queue, Request, Slot, Tag, open};

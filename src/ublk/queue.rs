@@ -146,10 +146,13 @@ impl Queue {
     /// # Errors
     /// What the kernel says; tags before the one that failed are fetched.
     pub fn fetch_all(&self) -> io::Result<()> {
-        for tag in 0..self.depth {
-            self.post(uapi::UBLK_U_IO_FETCH_REQ, Tag(tag), -1)?;
-        }
-        self.ring.submit()
+        fetch_every(
+            &self.ring,
+            &self.device,
+            self.slots,
+            (&self.inbox, self.number),
+            self.depth,
+        )
     }
 
     /// Requests under way at once.
@@ -194,7 +197,10 @@ impl Queue {
     /// # Errors
     /// What the kernel says.
     pub fn commit(&self, tag: Tag, result: i32) -> io::Result<()> {
-        self.post(uapi::UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result)
+        let op = uapi::UBLK_U_IO_COMMIT_AND_FETCH_REQ;
+        let command = command(&self.device, op, tag, result, self.slots);
+        self.ring
+            .post(&command, &self.inbox, self.number + u64::from(tag.0))
     }
 
     /// Copies the bytes of a write request.
@@ -233,22 +239,39 @@ impl Queue {
             Slot::None | Slot::Full => None,
         }
     }
+}
 
-    fn post(&self, op: u32, tag: Tag, result: i32) -> io::Result<()> {
-        // With registration the argument says where; with user copy the kernel wants none.
-        let addr = match self.slots {
-            Slot::None => 0,
-            Slot::Full => u64::from(u16::MAX) | uapi::REGISTER_OR_COPY << 16,
-            Slot::First(first) => u64::from(first + tag.0) | uapi::REGISTER_OR_COPY << 16,
-        };
-        let command = Command {
-            device: &self.device,
-            op,
-            bytes: words(tag, result),
-            addr,
-        };
-        self.ring
-            .post(&command, &self.inbox, self.number + u64::from(tag.0))
+/// Asks for the first request of every tag of a device, in one call to the kernel.
+///
+/// In one, because of what a server leaves that dies between two: on Linux 6.12 the kernel cannot end a
+/// part of a queue's fetches, so the process would never end, and the device stay as it is.
+pub(super) fn fetch_every(
+    ring: &Ring,
+    device: &File,
+    slots: Slot,
+    (inbox, number): (&Rc<Inbox>, u64),
+    depth: u16,
+) -> io::Result<()> {
+    ring.make_room(depth.into())?;
+    for tag in 0..depth {
+        let command = command(device, uapi::UBLK_U_IO_FETCH_REQ, Tag(tag), -1, slots);
+        ring.post(&command, inbox, number + u64::from(tag))?;
+    }
+    ring.submit()
+}
+
+fn command(device: &File, op: u32, tag: Tag, result: i32, slots: Slot) -> Command<'_> {
+    // With registration the argument says where; with user copy the kernel wants none.
+    let addr = match slots {
+        Slot::None => 0,
+        Slot::Full => u64::from(u16::MAX) | uapi::REGISTER_OR_COPY << 16,
+        Slot::First(first) => u64::from(first + tag.0) | uapi::REGISTER_OR_COPY << 16,
+    };
+    Command {
+        device,
+        op,
+        bytes: words(tag, result),
+        addr,
     }
 }
 

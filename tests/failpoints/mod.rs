@@ -186,7 +186,9 @@ fn in_the_middle_of_an_attach() {
 #[test]
 #[ignore = "needs a kernel with ublk: make vm-test"]
 fn between_the_note_of_a_device_and_its_start() {
-    dies_at(&["attach-noted"], attaches);
+    for place in ["attach-noted", "queue-mapped"] {
+        dies_at(&[place], attaches);
+    }
 }
 
 /// A layer is being sealed, as Commit does it: the caller asks again, as Commit does, and the layer is
@@ -245,25 +247,41 @@ fn first_of(device: &Path, len: u64) -> Vec<u8> {
 fn in_the_middle_of_a_take_over() {
     let places = ["recovery-begun", "recovery-fetched", "recovery-ended"];
     for at in [&places[..1], &places[1..2], &places[2..], &places[..]] {
-        dies_at(at, |armed| {
-            let server = &armed.server;
-            let delta = server.delta("other", 4 * MIB);
-            let disk = server
-                .attach("other", std::slice::from_ref(&delta))
-                .unwrap();
-            let file = open(&disk.device);
-            write(&file, MIB, &[3; 4096]);
-            server.signal(Signal::KILL);
-            for place in at {
-                wait_until(&format!("the server is at {place}"), || {
-                    armed.reached(place)
-                });
-            }
-            assert_eq!(read(&file, MIB, 4096), [3; 4096]);
-            drop(file);
-            std::thread::sleep(Duration::from_millis(100));
-            assert!(server.detach("other").unwrap());
-            check(&[delta]);
+        dies_at(at, |armed| dies_as_it_takes_over(armed, at));
+    }
+}
+
+/// It has mapped a device's table of requests, and fetched nothing: Linux 6.12 lets no other map it, and
+/// begins no other take-over.
+#[test]
+#[ignore = "needs a kernel with ublk: make vm-test"]
+fn between_the_map_of_a_queue_and_its_first_fetch() {
+    let at = ["queue-mapped"];
+    dies_at(&[], |armed| dies_as_it_takes_over(armed, &at));
+}
+
+/// A server with another disk is killed, and the next ones die at these places.
+fn dies_as_it_takes_over(armed: &Armed, places: &[&str]) {
+    let server = &armed.server;
+    let delta = server.delta("other", 4 * MIB);
+    let disk = server
+        .attach("other", std::slice::from_ref(&delta))
+        .unwrap();
+    let file = open(&disk.device);
+    write(&file, MIB, &[3; 4096]);
+    // Some of them are passed by an attach too.
+    for place in places {
+        armed.arm(place);
+    }
+    server.signal(Signal::KILL);
+    for place in places {
+        wait_until(&format!("the server is at {place}"), || {
+            armed.reached(place)
         });
     }
+    assert_eq!(read(&file, MIB, 4096), [3; 4096]);
+    drop(file);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(server.detach("other").unwrap());
+    check(&[delta]);
 }
