@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ploop_snapshotter::link::{Disk, Kind, Seen, Servers};
+use ploop_snapshotter::link::{Disk, DiskStats, Kind, Seen, Servers};
 use ploop_snapshotter::proto::v1;
 use ploop_snapshotter::proto::v1::disks_server::{Disks, DisksServer};
 use ploop_snapshotter::seat::{Name, Seat};
@@ -56,6 +56,8 @@ fn new_disks_are_spread_and_found_again_by_the_next_client() {
     for name in names {
         let disk = server.attach(name, &[server.delta(name, MIB)]).unwrap();
         *on.entry(server_of(&disk)).or_default() += 1;
+        write(&disk, 7);
+        assert_eq!(read(&disk), 7);
         disks.insert(name, disk);
     }
     let two_each = ["1-1", "1-2", "1-3"].map(|name| (name.to_owned(), 2));
@@ -82,6 +84,27 @@ fn new_disks_are_spread_and_found_again_by_the_next_client() {
     assert_eq!(listed, disks.values().cloned().collect::<Vec<_>>());
     let counted = server.block(server.servers().stats(None)).unwrap();
     assert_eq!(counted.len(), names.len());
+    for disk in &counted {
+        let timed: Vec<_> = disk
+            .latencies
+            .iter()
+            .map(|latency| {
+                let steps = latency.steps.iter().map(|(_, count)| count);
+                (latency.op, steps.sum::<u64>() + latency.longer)
+            })
+            .collect();
+        let (reads, writes) = (disk.reads, disk.writes);
+        let (flushes, discards) = (disk.flushes, disk.discards);
+        let all = [
+            ("read", reads),
+            ("write", writes),
+            ("flush", flushes),
+            ("discard", discards),
+        ];
+        assert_eq!(timed, all, "every request is timed");
+    }
+    let busy = |disk: &DiskStats| disk.reads > 0 && disk.writes > 0 && disk.flushes > 0;
+    assert!(counted.iter().all(busy), "{counted:?}");
     for (name, disk) in &disks {
         let again = server.attach(name, &disk.deltas).unwrap();
         assert_eq!(again.device, disk.device, "where it was");

@@ -1,10 +1,11 @@
 //! What is asked of other rooms when somebody looks at the metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::link::{DiskStats, Seen, Servers};
+use crate::link::{DiskStats, Latency, Seen, Servers};
 use crate::nri::Containers;
-use crate::observe::{Family, Kind, Sample};
+use crate::observe::{Family, Kind, Sample, Spread, Value};
 use crate::snapshot;
 use crate::snapshot::Snapshotters;
 
@@ -50,8 +51,8 @@ fn by_kind(name: &str, infos: &[snapshot::Info]) -> impl Iterator<Item = Sample>
     clippy::cast_precision_loss,
     reason = "Prometheus has no other numbers"
 )]
-pub(super) fn number(count: u64) -> f64 {
-    count as f64
+pub(super) fn number(count: u64) -> Value {
+    Value::Number(count as f64)
 }
 
 /// The disk servers, and every disk that they serve.
@@ -83,7 +84,10 @@ pub(super) async fn of_disks(servers: Arc<Servers>) -> Vec<Family> {
         ),
     ];
     match servers.stats(None).await {
-        Ok(disks) => families.extend(per_disk(&disks)),
+        Ok(disks) => {
+            families.extend(per_disk(&disks));
+            families.push(times(&disks));
+        }
         Err(error) => tracing::warn!(%error, "the disk servers' counters are missing"),
     }
     families
@@ -267,6 +271,34 @@ fn per_disk(disks: &[DiskStats]) -> impl Iterator<Item = Family> {
     })
 }
 
+fn times(disks: &[DiskStats]) -> Family {
+    let samples = disks.iter().flat_map(|disk| {
+        disk.latencies.iter().map(|latency| Sample {
+            labels: vec![disk.id.clone(), latency.op.to_owned()],
+            value: Value::Spread(spread(latency)),
+        })
+    });
+    Family {
+        name: "ploop_disk_request_seconds",
+        help: "How long a disk's requests took, from their coming to its answer.",
+        kind: Kind::Histogram,
+        labels: &["disk", "op"],
+        samples: samples.collect(),
+    }
+}
+
+fn spread(latency: &Latency) -> Spread {
+    let seconds = |nanoseconds| Duration::from_nanos(nanoseconds).as_secs_f64();
+    let steps = latency.steps.iter();
+    Spread {
+        steps: steps
+            .map(|(bound, count)| (seconds(*bound), *count))
+            .collect(),
+        more: latency.longer,
+        sum: seconds(latency.nanoseconds),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -294,9 +326,9 @@ mod tests {
         assert_eq!(
             counts,
             [
-                ("active".to_owned(), 2.0),
-                ("view".to_owned(), 1.0),
-                ("committed".to_owned(), 0.0)
+                ("active".to_owned(), 2.0.into()),
+                ("view".to_owned(), 1.0.into()),
+                ("committed".to_owned(), 0.0.into())
             ]
         );
     }

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Error;
 use super::front::Front;
+use super::latency::Latencies;
 use super::mailbox::Mailbox;
 use super::open::open;
 use super::pending::boot_id;
@@ -179,6 +180,12 @@ impl DiskHandle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.counters.read()
+    }
+
+    /// What its requests took so far.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        self.shared.clock.read()
     }
 
     /// Why it answers errors for good, if it does.

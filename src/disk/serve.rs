@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::lent::Lent;
 use super::pending::Kept;
@@ -39,7 +39,9 @@ pub(super) struct Disk<F> {
 impl<F: File> Disk<F> {
     /// Serves one request. `piece` is the data, as long as the range; empty for other requests.
     pub(super) async fn serve(&self, op: Op, range: ByteRange, piece: &Piece) -> Result<(), Errno> {
+        let begun = Instant::now();
         let answer = self.dispatch(op, range, piece).await;
+        self.shared.clock.took(op, begun.elapsed());
         self.count(op, range, answer.is_err());
         answer
     }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::latency::Clock;
 use super::stats::Counters;
 use crate::units::ClusterSize;
 
@@ -15,6 +16,7 @@ pub(super) struct Shared {
     pub(super) depth: usize,
     pub(super) read_only: bool,
     pub(super) counters: Counters,
+    pub(super) clock: Clock,
     failed: OnceLock<String>,
     closing: AtomicBool,
 }
@@ -34,6 +36,7 @@ impl Shared {
             depth,
             read_only,
             counters: Counters::default(),
+            clock: Clock::default(),
             failed: OnceLock::new(),
             closing: AtomicBool::new(false),
         }

@@ -14,7 +14,7 @@ macro_rules! counters {
 
         impl Counters {
             pub(super) fn read(&self) -> Stats {
-                Stats { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+                Stats { $($name: self.$name.get(),)* }
             }
         }
     };
@@ -61,11 +61,15 @@ pub(super) struct Counter(AtomicU64);
 
 impl Counter {
     pub(super) fn add(&self, more: u64) {
-        self.set(self.0.load(Ordering::Relaxed) + more);
+        self.set(self.get() + more);
     }
 
     pub(super) fn sub(&self, less: u64) {
-        self.set(self.0.load(Ordering::Relaxed) - less);
+        self.set(self.get() - less);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     pub(super) fn set(&self, value: u64) {

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::disk::{Delta, Disk, DiskStats, Format, Hello, Seal};
+use super::disk::{Delta, Disk, DiskStats, Format, Hello, Latency, Seal};
 use super::error::{Error, Kind};
 use crate::proto::v1;
 
@@ -122,6 +122,25 @@ pub(super) fn stats_in(stats: v1::DiskStats) -> DiskStats {
         no_space: stats.no_space,
         depth: stats.depth,
         failed: said(stats.failed),
+        latencies: [
+            ("read", stats.read_latency),
+            ("write", stats.write_latency),
+            ("flush", stats.flush_latency),
+            ("discard", stats.discard_latency),
+        ]
+        .into_iter()
+        .filter_map(|(op, latency)| Some(latency_in(op, latency?)))
+        .collect(),
+    }
+}
+
+fn latency_in(op: &'static str, latency: v1::Latency) -> Latency {
+    let mut counts = latency.counts.into_iter();
+    Latency {
+        op,
+        steps: latency.bounds.into_iter().zip(counts.by_ref()).collect(),
+        longer: counts.next().unwrap_or(0),
+        nanoseconds: latency.nanoseconds,
     }
 }
 

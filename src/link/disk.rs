@@ -131,4 +131,18 @@ pub struct DiskStats {
     pub no_space: u64,
     pub depth: u32,
     pub failed: Option<String>,
+    pub latencies: Vec<Latency>,
+}
+
+/// What a disk's requests of one kind took since it was attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// `read`, `write`, `flush`, or `discard`.
+    pub op: &'static str,
+    /// Steps by their upper bounds in nanoseconds, rising, with the requests in each.
+    pub steps: Vec<(u64, u64)>,
+    /// Requests that took longer than the last bound.
+    pub longer: u64,
+    /// Nanoseconds of all of them together.
+    pub nanoseconds: u64,
 }

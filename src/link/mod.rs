@@ -19,7 +19,7 @@ mod servers;
 mod start;
 mod supervise;
 
-pub use disk::{Access, Delta, Detached, Disk, DiskStats, Format, Hello, Seal};
+pub use disk::{Access, Delta, Detached, Disk, DiskStats, Format, Hello, Latency, Seal};
 pub use disks::Limits;
 pub use error::{Error, Kind};
 pub use servers::{Options, Seen, Servers};

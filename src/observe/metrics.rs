@@ -15,6 +15,7 @@ use prometheus::{
 };
 
 use super::Error;
+use super::spread::{Spread, Spreads};
 
 /// How long a source may take before its numbers are left out.
 const SOURCE_LIMIT: Duration = Duration::from_secs(2);
@@ -44,6 +45,23 @@ pub enum Kind {
     Counter,
     /// It goes up and down.
     Gauge,
+    /// Counted in steps; the counts only grow.
+    Histogram,
+}
+
+/// One number, or many in steps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A counter's or a gauge's.
+    Number(f64),
+    /// A histogram's.
+    Spread(Spread),
+}
+
+impl From<f64> for Value {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
 }
 
 /// One number, and what tells it from its sisters.
@@ -52,7 +70,7 @@ pub struct Sample {
     /// The values of the family's labels.
     pub labels: Vec<String>,
     /// The number.
-    pub value: f64,
+    pub value: Value,
 }
 
 /// Numbers of one name.
@@ -195,7 +213,7 @@ fn collector(family: &Family) -> Result<Box<dyn Collector>, Error> {
             let all = CounterVec::new(options, family.labels)?;
             for sample in &family.samples {
                 let one: Counter = all.get_metric_with_label_values(&labels(sample))?;
-                one.inc_by(sample.value);
+                one.inc_by(plain(family, sample)?);
             }
             Box::new(all)
         }
@@ -203,18 +221,29 @@ fn collector(family: &Family) -> Result<Box<dyn Collector>, Error> {
             let all = GaugeVec::new(options, family.labels)?;
             for sample in &family.samples {
                 let one: Gauge = all.get_metric_with_label_values(&labels(sample))?;
-                one.set(sample.value);
+                one.set(plain(family, sample)?);
             }
             Box::new(all)
         }
+        Kind::Histogram => Box::new(Spreads::new(family)?),
     })
+}
+
+fn plain(family: &Family, sample: &Sample) -> Result<f64, prometheus::Error> {
+    match sample.value {
+        Value::Number(number) => Ok(number),
+        Value::Spread(_) => {
+            let name = family.name;
+            Err(prometheus::Error::Msg(format!("{name} is no histogram")))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Call, Family, Kind, Metrics, Sample};
+    use super::{Call, Family, Kind, Metrics, Sample, Spread, Value};
 
     fn snapshots(value: f64) -> Family {
         Family {
@@ -224,7 +253,7 @@ mod tests {
             labels: &["snapshotter", "kind"],
             samples: vec![Sample {
                 labels: vec!["ploop".to_owned(), "active".to_owned()],
-                value,
+                value: value.into(),
             }],
         }
     }
@@ -256,6 +285,41 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_others_counted_in_steps_becomes_a_histogram() {
+        let family = |value: Value| Family {
+            name: "ploop_x_seconds",
+            help: "Times.",
+            kind: Kind::Histogram,
+            labels: &["op", "disk"],
+            samples: vec![Sample {
+                labels: vec!["read".to_owned(), "s1".to_owned()],
+                value,
+            }],
+        };
+        let spread = Value::Spread(Spread {
+            steps: vec![(0.001, 2), (0.5, 3)],
+            more: 1,
+            sum: 4.25,
+        });
+        let metrics = Metrics::new("test", "1").unwrap();
+        metrics.source(move || std::future::ready(vec![family(spread.clone())]));
+        let text = metrics.text().await.unwrap();
+        for line in [
+            "# TYPE ploop_x_seconds histogram",
+            "ploop_x_seconds_bucket{disk=\"s1\",op=\"read\",le=\"0.001\"} 2",
+            "ploop_x_seconds_bucket{disk=\"s1\",op=\"read\",le=\"0.5\"} 5",
+            "ploop_x_seconds_bucket{disk=\"s1\",op=\"read\",le=\"+Inf\"} 6",
+            "ploop_x_seconds_sum{disk=\"s1\",op=\"read\"} 4.25",
+            "ploop_x_seconds_count{disk=\"s1\",op=\"read\"} 6",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n---\n{text}");
+        }
+        let metrics = Metrics::new("test", "1").unwrap();
+        metrics.source(move || std::future::ready(vec![family(1.0.into())]));
+        assert!(metrics.text().await.is_err());
     }
 
     #[tokio::test]

@@ -8,9 +8,11 @@ mod health;
 mod http;
 mod log;
 mod metrics;
+mod spread;
 
 pub use error::Error;
 pub use health::{Health, State};
 pub use http::{Address, BadAddress, Door};
 pub use log::{BadFilter, BadFormat, LogFilter, LogFormat, LogOptions, start_log};
-pub use metrics::{Call, Family, Kind, Metrics, Sample};
+pub use metrics::{Call, Family, Kind, Metrics, Sample, Value};
+pub use spread::Spread;

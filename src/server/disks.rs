@@ -13,6 +13,7 @@ use super::registry::Served;
 use super::serve::{Sealed, Server};
 use super::status::status;
 use super::wanted::{Wanted, check_id};
+use crate::disk::{BOUNDS, Latency};
 use crate::image;
 use crate::proto::v1::disks_server::Disks;
 use crate::proto::{PROTOCOL, REVISION, v1};
@@ -175,6 +176,7 @@ fn seal_out(sealed: Sealed) -> v1::Seal {
 
 fn stats_out(served: &Served, allocated: u64) -> v1::DiskStats {
     let stats = served.disk.stats();
+    let latencies = served.disk.latencies();
     v1::DiskStats {
         id: served.wanted.id.clone(),
         allocated,
@@ -194,5 +196,17 @@ fn stats_out(served: &Served, allocated: u64) -> v1::DiskStats {
         depth: u32::try_from(served.disk.depth()).unwrap_or(u32::MAX),
         failed: served.disk.failed().unwrap_or_default(),
         pending_clusters: stats.pending_clusters,
+        read_latency: Some(latency_out(&latencies.read)),
+        write_latency: Some(latency_out(&latencies.write)),
+        flush_latency: Some(latency_out(&latencies.flush)),
+        discard_latency: Some(latency_out(&latencies.discard)),
+    }
+}
+
+fn latency_out(latency: &Latency) -> v1::Latency {
+    v1::Latency {
+        bounds: BOUNDS.to_vec(),
+        counts: latency.counts.to_vec(),
+        nanoseconds: latency.nanoseconds,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use crate::support::engine::{Engine, TestDisk, ploop, raw};
 use ploop_snapshotter::chain::Delta;
-use ploop_snapshotter::disk::{Errno, Request};
+use ploop_snapshotter::disk::{Errno, Latency, Request};
 use ploop_snapshotter::io::Piece;
 use ploop_snapshotter::units::ClusterSize;
 
@@ -235,5 +235,12 @@ fn flushes_cost_nothing_when_nothing_changed() {
     assert!(std::fs::read(&top.path).unwrap() == before);
     let stats = disk.handle.stats();
     assert_eq!((stats.placed_clusters, stats.copied_up_clusters), (1, 0));
+    let took = disk.handle.latencies();
+    let counts = |latency: Latency| latency.counts.iter().sum::<u64>();
+    assert_eq!(
+        (counts(took.write), counts(took.flush), counts(took.read)),
+        (1, 3, 0)
+    );
+    assert!(took.write.nanoseconds > 0);
     disk.close();
 }
