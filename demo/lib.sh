@@ -247,6 +247,12 @@ inside() {
   EXECS=$((EXECS + 1))
   ctr task exec --exec-id "e$EXECS-$BASHPID-$RANDOM" "$1" sh -c "$2"
 }
+# may_grow: a kernel grows a mounted ext4 only for who has CAP_SYS_RESOURCE, the 24th.
+may_grow() {
+  local effective
+  effective=$(awk '/^CapEff/ { print $2 }' /proc/self/status)
+  [ $((0x$effective >> 24 & 1)) = 1 ]
+}
 # ticks CONTAINER [FILE]: how far its counter is.
 ticks() {
   local n

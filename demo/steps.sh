@@ -114,9 +114,7 @@ kilobytes() { inside "$1" "df -Pk / | tail -1 | awk '{ print \$2 }'"; }
 # container has to stop for that.
 grown() {
   run "$BIN/ploop" resize --config "$DIR/config.toml" "$1" "$2" && return
-  local effective
-  effective=$(awk '/^CapEff/ { print $2 }' /proc/self/status)
-  [ $((0x$effective >> 24 & 1)) = 0 ] || return 1 # CAP_SYS_RESOURCE is the 24th
+  if may_grow; then return 1; fi
   say "this machine keeps CAP_SYS_RESOURCE from us, without which a mounted ext4 cannot grow: $1 is stopped for it"
   ctr task kill -s KILL "$1" || return
   eventually 10 task_stopped "$1" || return

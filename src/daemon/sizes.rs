@@ -22,7 +22,11 @@ impl Sizes for Everywhere {
             .find_active(is)
             .await
             .map_err(|error| in_full(&error))?;
-        Ok(found.map(|(snapshotter, key)| Place { snapshotter, key }))
+        Ok(found.map(|found| Place {
+            snapshotter: found.snapshotter,
+            key: found.key,
+            size: found.size,
+        }))
     }
 
     async fn resize(&self, place: &Place, size: u64) -> Result<(), String> {

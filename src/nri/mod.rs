@@ -10,12 +10,14 @@
 //!
 //! From the outside in: `connect` keeps a connection, `mux` has two conversations on it, `ttrpc` has calls
 //! in each, `session` leads them, `plugin` answers. What comes from the socket is never trusted to be what it
-//! should: a connection that says something else is closed, and made anew.
+//! should: a connection that says something else is closed, and made anew. Containers that were made while there was no
+//! connection are told of when there is one again: `missed` makes up for them.
 
 mod annotations;
 mod connect;
 mod containers;
 mod error;
+mod missed;
 mod mux;
 mod plugin;
 mod session;

@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::annotations::{Wish, wish};
 use super::containers::{Container, Containers, NAMESPACE};
+use super::missed::{self, Missed};
 use super::sizes::Sizes;
 use super::ttrpc::{Code, Failure};
 use crate::proto::nri::{
@@ -45,6 +46,8 @@ pub(super) struct Heard {
     limit: Option<Duration>,
     pods: HashMap<String, PodSandbox>,
     containers: Vec<nri::Container>,
+    /// Those of them whose pods have wishes; to be taken.
+    pub(super) missed: Vec<Missed>,
     /// Everything was told: from here on we know.
     pub(super) synchronized: bool,
 }
@@ -124,6 +127,10 @@ impl<S: Sizes> Plugin<S> {
         if !part.more {
             let pods = std::mem::take(&mut heard.pods);
             let containers = std::mem::take(&mut heard.containers);
+            let wishes = containers.iter().filter_map(|container| {
+                missed::of(pods.get(&container.pod_sandbox_id)?, container)
+            });
+            heard.missed = wishes.collect();
             let known: HashMap<_, _> = containers
                 .into_iter()
                 .filter_map(|container| {

@@ -24,6 +24,7 @@ impl Sizes for Disks {
         Ok(container.starts_with("ours").then(|| Place {
             snapshotter: "ploop".to_owned(),
             key: format!("k8s.io/1/{container}"),
+            size: 2 << 30,
         }))
     }
 
@@ -224,6 +225,31 @@ fn what_is_told_in_parts_is_known_as_a_whole_and_replaces_what_was() {
     assert_eq!(known("a").as_deref(), Some("cart-0"));
     assert_eq!(known("b").as_deref(), Some("cart-0"));
     assert_eq!(known("old"), None);
+}
+
+/// What was asked for while we were away: larger is made up for, smaller and what cannot be is not.
+#[tokio::test]
+async fn who_was_not_heard_gets_a_larger_disk_afterwards() {
+    let table = [
+        ("5Gi", &[("k8s.io/1/ours-1".to_owned(), 5 << 30)][..]),
+        ("2Gi", &[]),
+        ("1Gi", &[]),
+        ("ten apples", &[]),
+    ];
+    for (size, expected) in table {
+        let plugin = plugin();
+        let mut heard = Heard::default();
+        let all = SynchronizeRequest {
+            pods: vec![pod(&[(KEY, size)])],
+            containers: vec![container("theirs"), container("ours-1")],
+            more: false,
+        };
+        now(&plugin, &mut heard, &call("Synchronize", &all)).unwrap();
+        let missed = std::mem::take(&mut heard.missed);
+        assert_eq!(missed.len(), 2, "each of them has a wish");
+        plugin.catch_up(missed).await;
+        assert_eq!(*plugin.sizes.sized.lock().unwrap(), expected, "{size}");
+    }
 }
 
 #[tokio::test]

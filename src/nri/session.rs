@@ -67,6 +67,7 @@ pub(super) async fn serve<S: Sizes>(
         asked: Messages::default(),
         answered: Messages::default(),
         running: JoinSet::new(),
+        catching_up: JoinSet::new(),
     };
     let reason = match session.run(options, frames).await {
         Err(reason) => reason,
@@ -96,6 +97,8 @@ struct Session<'a, S, W> {
     answered: Messages,
     /// Answers that take their time, each with its stream. They end with the connection.
     running: JoinSet<Done>,
+    /// What was asked for while we were away. Ends with the connection: the next one begins anew.
+    catching_up: JoinSet<()>,
 }
 
 impl<S: Sizes, W: AsyncWrite + Unpin> Session<'_, S, W> {
@@ -187,7 +190,14 @@ impl<S: Sizes, W: AsyncWrite + Unpin> Session<'_, S, W> {
 
     async fn obey(&mut self, stream: u32, request: &Request) -> Result<(), Error> {
         tracing::debug!(method = request.method, "containerd calls");
-        match self.plugin.answer(&mut self.heard, request) {
+        let answer = self.plugin.answer(&mut self.heard, request);
+        let missed = std::mem::take(&mut self.heard.missed);
+        if !missed.is_empty() {
+            let plugin = Arc::clone(self.plugin);
+            self.catching_up
+                .spawn(async move { plugin.catch_up(missed).await });
+        }
+        match answer {
             Answer::Now(answer) => self.send(stream, answer).await,
             Answer::Later(creation) => {
                 // Each of them has a limit of its own, so this ends.

@@ -9,6 +9,8 @@ pub struct Place {
     pub snapshotter: String,
     /// The snapshot's key there.
     pub key: String,
+    /// Bytes that it has.
+    pub size: u64,
 }
 
 /// Finds containers' snapshots and sizes them.

@@ -57,6 +57,6 @@ pub use finding::{Fault, Finding, Named};
 pub use kind::ErrorKind;
 pub use mend::{Mended, repair};
 pub use options::{NameOptions, Options};
-pub use snapshotter::{Snapshotter, Snapshotters};
+pub use snapshotter::{Found, Snapshotter, Snapshotters};
 pub use survey::{Inside, Seen, Survey};
 pub use words::{Info, Kind, Labels, Mount, Usage};

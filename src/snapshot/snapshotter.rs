@@ -18,6 +18,17 @@ use super::{Error, Kind, Mount, NameOptions, Options, golden, root};
 use crate::link::Disk;
 use crate::store::{Origin, Record, Store};
 
+/// Where a key was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The snapshotter's name.
+    pub snapshotter: String,
+    /// The key.
+    pub key: String,
+    /// Bytes of its disk.
+    pub size: u64,
+}
+
 /// Every snapshotter over one root.
 #[derive(Debug)]
 pub struct Snapshotters {
@@ -88,19 +99,23 @@ impl Snapshotters {
         self.names.keys().map(String::as_str)
     }
 
-    /// The first active snapshot of any name whose key is the one that is looked for: its name, and its key.
+    /// The first active snapshot of any name whose key is the one that is looked for.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub async fn find_active(
         &self,
         is: impl Fn(&str) -> bool + Send + 'static,
-    ) -> Result<Option<(String, String)>, Error> {
+    ) -> Result<Option<Found>, Error> {
         let records = self.shared.store(Store::all).await?;
         let found = records
             .into_iter()
             .find(|record| record.kind == Kind::Active && record.visible() && is(&record.key));
-        Ok(found.map(|record| (record.space, record.key)))
+        Ok(found.map(|record| Found {
+            snapshotter: record.space,
+            key: record.key,
+            size: record.size,
+        }))
     }
 
     /// Detaches every disk of ours that nobody uses; says how many are left.
