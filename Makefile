@@ -108,10 +108,15 @@ go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(GO_BIN)/clients $(if
 $(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(GO_BIN)/clients: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
 	@cd $(MODULE) && go build -trimpath -o $@ ./$*
 
-$(GO_BIN)/containerd: $(MODULE)/go.mod $(MODULE)/go.sum
+$(GO_BIN)/containerd: $(MODULE)/go.mod $(MODULE)/go.sum $(GO_BIN)/runc
 	@echo "building the containerd that $(MODULE)/go.mod pins (a minute or two, once)"
 	@cd $(MODULE) && go build -trimpath -tags 'no_btrfs no_devmapper no_zfs' -o $(GO_BIN)/ \
 	  github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}
+	@touch $@
+
+# Its first steps in a container are C.
+$(GO_BIN)/runc: tests/runc/go.mod tests/runc/go.sum
+	@cd tests/runc && CGO_ENABLED=1 go build -trimpath -o $@ github.com/opencontainers/runc
 	@touch $@
 
 $(GO_BIN)/conformance.test: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/conformance/*.go)

@@ -12,6 +12,9 @@ SNAPSHOTTER=ploop
 MS=0 # how long the last `run` took
 KUBERNETES='' # what a suite adds to containerd's configuration when it is a kubelet; CRI is off else
 NRI_OFF=false
+emulated() { grep -q 'QEMU TCG' /proc/cpuinfo; }
+# How long containerd waits for its plugins: as it does by itself, but for an emulated processor.
+NRI_LIMIT=$(if emulated; then echo 20s; else echo 2s; fi)
 
 PASSED=0
 FAILED=0
@@ -205,8 +208,8 @@ EOF
 EOF
     done
   fi
-  [ -z "$KUBERNETES" ] || sed -e "s#@DIR@#$DIR#g" -e "s#@NRI_OFF@#$NRI_OFF#g" "$KUBERNETES" >>"$DIR/containerd.toml"
-  # containerd looks for its shim in PATH.
+  [ -z "$KUBERNETES" ] || sed -e "s#@DIR@#$DIR#g" -e "s#@NRI_OFF@#$NRI_OFF#g" -e "s#@NRI_LIMIT@#$NRI_LIMIT#g" "$KUBERNETES" >>"$DIR/containerd.toml"
+  # containerd looks for its shim in PATH, and that for runc.
   PATH=$C_BIN:$PATH setsid "$C_BIN/containerd" --config "$DIR/containerd.toml" >>"$DIR/containerd.log" 2>&1 </dev/null &
   note_pid containerd $!
   disown

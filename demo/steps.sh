@@ -65,7 +65,7 @@ quick_at_any_depth() {
   PREPARE_FIGURES=$(jq -r 'map("\(.prepare_median_ms) ms at depth \(.depth)") | join(", ")' <<<"$figures")
   shallow=$(jq '.[0].prepare_median_ms * 1000 | floor' <<<"$figures")
   deep=$(jq '.[1].prepare_median_ms * 1000 | floor' <<<"$figures")
-  if grep -q 'QEMU TCG' /proc/cpuinfo; then
+  if emulated; then
     say "an emulated processor: the figures are shown, and no claim is made of them"
   else
     check "less than 200 ms over 100 layers" less "$deep" 200000

@@ -1,6 +1,6 @@
 // Command cri does what a kubelet does, one call of CRI at a time, so that a shell suite can be the kubelet.
 //
-//	cri --socket PATH sandbox --name NAME [--handler HANDLER] [--annotation KEY=VALUE]...
+//	cri --socket PATH sandbox --name NAME [--handler HANDLER] [--users ID] [--annotation KEY=VALUE]...
 //	cri --socket PATH create  --pod ID --name NAME --image IMAGE [--image-volume IMAGE:PATH] COMMAND...
 //	cri --socket PATH start|stop|rm CONTAINER
 //	cri --socket PATH exec CONTAINER COMMAND...
@@ -74,6 +74,7 @@ func run(args []string) error {
 	case "sandbox":
 		flags.StringVar(&want.Name, "name", "", "the pod's name")
 		flags.StringVar(&want.Handler, "handler", "", "the runtime handler; containerd's default if empty")
+		flags.UintVar(&want.Users, "users", 0, "the pod's users are those of the host from this one on; 0: they are the host's")
 		flags.Func("annotation", "KEY=VALUE", pairs(want.Annotations).add("="))
 	case "create":
 		flags.StringVar(&inside.Pod, "pod", "", "the pod's id")

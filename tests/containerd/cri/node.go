@@ -27,6 +27,7 @@ type Pod struct {
 	Name        string
 	Handler     string
 	Annotations map[string]string
+	Users       uint // the host's first of 65,536; 0: the host's own
 }
 
 // Container is what a container is made from.
@@ -58,6 +59,10 @@ func config(pod Pod, id, parent string) *cri.PodSandboxConfig {
 		Network: cri.NamespaceMode_NODE,
 		Pid:     cri.NamespaceMode_CONTAINER,
 	}
+	if pod.Users > 0 {
+		users := []*cri.IDMapping{{HostId: uint32(pod.Users), ContainerId: 0, Length: 1 << 16}}
+		namespaces.UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: users, Gids: users}
+	}
 	return &cri.PodSandboxConfig{
 		Metadata:    &cri.PodSandboxMetadata{Name: pod.Name, Uid: id, Namespace: "suite"},
 		Annotations: pod.Annotations,
@@ -87,6 +92,9 @@ func (n *Node) Create(ctx context.Context, want Container) (string, error) {
 	}
 	sandbox := status.GetStatus()
 	pod := Pod{Name: sandbox.GetMetadata().GetName(), Annotations: sandbox.GetAnnotations()}
+	for _, users := range sandbox.GetLinux().GetNamespaces().GetOptions().GetUsernsOptions().GetUids() {
+		pod.Users = uint(users.GetHostId())
+	}
 	podConfig := config(pod, sandbox.GetMetadata().GetUid(), n.cgroups)
 	container := &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: want.Name},
