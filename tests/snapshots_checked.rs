@@ -12,7 +12,7 @@ use ploop_snapshotter::link::Servers;
 use ploop_snapshotter::snapshot::ErrorKind;
 use serde_json::Value;
 
-use super::{Mounted, Node, chain};
+use super::{Mounted, Node, chain, usual};
 
 /// `ploop check ROOT`: exit code, and the answer or the complaint.
 pub(super) fn check(root: &Path, more: &[&str]) -> (i32, Value, String) {
@@ -88,6 +88,7 @@ async fn a_root_is_checked_beside_its_disk_servers_and_mended() {
         all,
         servers,
         folder,
+        ..
     } = node;
     drop((ploop, all));
     let (code, answer, said) = check(&root, &[]);
@@ -125,7 +126,7 @@ async fn a_root_is_checked_beside_its_disk_servers_and_mended() {
     assert_eq!(check(&root, &[]).0, 0);
 
     // And everything is there.
-    let node = Node::open(folder).await;
+    let node = Node::open(folder, usual()).await;
     drop(servers);
     let again = Mounted::new(&node.ploop.mounts("c").await.unwrap(), &node.point("c"));
     for (name, len) in [
@@ -187,6 +188,7 @@ async fn after_a_crash_a_container_is_back_in_milliseconds() {
         all,
         servers,
         folder,
+        ..
     } = node;
     drop((ploop, all, servers));
     let begun = Instant::now();
@@ -212,7 +214,7 @@ async fn after_a_crash_a_container_is_back_in_milliseconds() {
     assert_eq!(found.len(), lost);
 
     let begun = Instant::now();
-    let node = Node::open(folder).await;
+    let node = Node::open(folder, usual()).await;
     let opened = begun.elapsed();
     let mut each = Vec::new();
     for index in 0..IN_USE {

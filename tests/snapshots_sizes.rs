@@ -10,9 +10,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use ploop_snapshotter::snapshot::{ErrorKind, Labels, Mount};
+use ploop_snapshotter::units::Bytes;
 
 use super::checked::{check, whats};
-use super::{Mounted, Node, chain, try_mount};
+use super::{Mounted, Node, chain, try_mount, usual};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -167,6 +168,32 @@ async fn an_images_annotation_is_its_containers_size() {
     let own = node.sized("own", "upper", label(OURS, "512Mi")).await;
     node.holds(&own, "own", 512 * MIB);
     for key in ["inherits", "own"] {
+        node.ploop.remove(key).await.unwrap();
+    }
+    node.end().await;
+}
+
+/// `df -i`: from the first layer on a chain has the ratio that it was made with.
+#[tokio::test(flavor = "multi_thread")]
+async fn inodes_scale_with_the_size_as_configured() {
+    let mut name = usual();
+    name.file_system.bytes_per_inode = 4096;
+    let node = Node::of(name).await;
+    node.image().await;
+    for (key, size) in [("a", "256Mi"), ("b", "2Gi"), ("c", "128Mi")] {
+        let mounts = node.sized(key, "image", label(OURS, size)).await;
+        let size = size.parse::<Bytes>().unwrap().0;
+        assert_eq!(node.holds(&mounts, key, size), size / 4096, "{key}");
+    }
+    // The configuration changes: what stands on the image keeps its ratio, what stands on nothing has the new one.
+    let node = node.restarted_as(usual()).await;
+    let mounts = node.prepare("d", "image").await;
+    assert_eq!(node.holds(&mounts, "d", 256 * MIB), 256 * MIB / 4096);
+    let mounts = node.prepare("e", "").await;
+    let mounted = Mounted::new(&mounts, &node.point("e"));
+    assert_eq!(df(&mounted.point).1, 256 * MIB / 16384);
+    drop(mounted);
+    for key in ["a", "b", "c", "d", "e"] {
         node.ploop.remove(key).await.unwrap();
     }
     node.end().await;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::words::{
-    Name, Size, absolute, cluster, disk_size, optional_disk_size, optional_path, servers, text,
-    time,
+    Name, Size, absolute, cluster, disk_size, inode_ratio, optional_disk_size,
+    optional_inode_ratio, optional_path, servers, text, time,
 };
+use crate::ext4::Choices;
 use crate::nri;
 use crate::observe::{Address, LogFilter, LogFormat};
 use crate::units::ClusterSize;
@@ -234,6 +235,9 @@ pub struct Snapshots {
     /// Cluster size of new chains.
     #[serde(with = "cluster")]
     pub cluster: ClusterSize,
+    /// One inode for so many bytes of a new disk.
+    #[serde(deserialize_with = "inode_ratio")]
+    pub bytes_per_inode: Size,
     /// How long a commit waits for a device that is still mounted.
     #[serde(with = "time")]
     pub busy_wait: Duration,
@@ -253,6 +257,7 @@ impl Default for Snapshots {
             max_size: Size(8 << 40),
             reserve: Size(0),
             cluster: ClusterSize::DEFAULT,
+            bytes_per_inode: Size(Choices::default().bytes_per_inode),
             busy_wait: Duration::from_secs(2),
             flush_limit: Duration::from_secs(60),
             cleanup_wait: Duration::from_secs(10),
@@ -288,4 +293,10 @@ pub struct NameSection {
         skip_serializing_if = "Option::is_none"
     )]
     pub max_size: Option<Size>,
+    /// Instead of `[snapshots] bytes_per_inode`.
+    #[serde(
+        deserialize_with = "optional_inode_ratio",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub bytes_per_inode: Option<Size>,
 }

@@ -103,6 +103,23 @@ fn what_is_printed_is_read_back_alike() {
 }
 
 #[test]
+fn a_name_makes_its_file_systems_its_own_way() {
+    let config = parse(
+        "[snapshots]\nbytes_per_inode = '32Ki'\n[names.plain]\n[names.mail]\nbytes_per_inode = '4Ki'\n",
+    )
+    .unwrap();
+    let options = config.snapshot_options();
+    let ratios = options
+        .names
+        .iter()
+        .map(|name| (name.name.as_str(), name.file_system.bytes_per_inode));
+    assert_eq!(
+        ratios.collect::<Vec<_>>(),
+        [("mail", 4096), ("plain", 32768)]
+    );
+}
+
+#[test]
 fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
     for (text, place, words) in [
         (

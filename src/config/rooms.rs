@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::words::Size;
 use super::{Config, Name, NameSection, Transport};
 use crate::device;
+use crate::ext4;
 use crate::link;
 use crate::nri;
 use crate::observe::LogOptions;
@@ -40,6 +41,13 @@ impl Config {
             section.min_size.unwrap_or(all.min_size),
             section.max_size.unwrap_or(all.max_size),
         ]
+    }
+
+    /// How a snapshotter name makes its file systems.
+    fn file_system_of(&self, section: &NameSection) -> ext4::Choices {
+        let all = &self.snapshots;
+        let Size(bytes_per_inode) = section.bytes_per_inode.unwrap_or(all.bytes_per_inode);
+        ext4::Choices { bytes_per_inode }
     }
 
     /// How to reach a disk server; `path` is this configuration's file, which a server that we start
@@ -112,6 +120,7 @@ impl Config {
             let sizes = self.sizes_of(section).map(|Size(bytes)| bytes);
             [options.size, options.smallest, options.largest] = sizes;
             options.cluster = self.snapshots.cluster;
+            options.file_system = self.file_system_of(section);
             options
         });
         let mut options = snapshot::Options::new(self.root.clone());

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::ext4::Choices;
 use crate::units::{Bytes, ClusterSize};
 
 /// A snapshotter's name, as containerd's configuration has it.
@@ -164,6 +165,28 @@ pub(super) fn optional_disk_size<'de, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Size>, D::Error> {
     disk_size(source).map(Some)
+}
+
+/// How many bytes of a disk there are for each inode.
+pub(super) fn inode_ratio<'de, D: Deserializer<'de>>(source: D) -> Result<Size, D::Error> {
+    let ratio = Size::deserialize(source)?;
+    let limits = Choices::BYTES_PER_INODE;
+    if limits.contains(&ratio.0) {
+        Ok(ratio)
+    } else {
+        Err(Error::custom(format!(
+            "an inode for each {ratio} bytes cannot be: write from {} to {}",
+            Size(*limits.start()),
+            Size(*limits.end())
+        )))
+    }
+}
+
+/// The same, if it is given.
+pub(super) fn optional_inode_ratio<'de, D: Deserializer<'de>>(
+    source: D,
+) -> Result<Option<Size>, D::Error> {
+    inode_ratio(source).map(Some)
 }
 
 /// Cluster sizes.

@@ -62,6 +62,12 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// No file system could use so many inodes, or live with so few.
+    #[error("an inode for each {bytes} bytes cannot be: from 4Ki to 4Mi")]
+    BadRatio {
+        /// What was asked for.
+        bytes: u64,
+    },
     /// The content does not fit.
     #[error(
         "{} are used, its journal and tables counted, which does not fit into a file system of {}: a size some way above what is used is needed",

@@ -1,25 +1,7 @@
 use std::os::unix::fs::MetadataExt;
 
+use super::super::Choices;
 use super::{Error, Filesystem, Layout, Superblock, Tools};
-
-#[test]
-fn sizes_that_make_no_sense_are_refused() {
-    for size in [0, 4096, 63 << 20, (10 << 30) + 512, 9 << 40, u64::MAX] {
-        let error = Layout::new(size).unwrap_err();
-        assert!(matches!(error, Error::BadSize { .. }), "{size}: {error}");
-    }
-}
-
-#[test]
-fn a_tag_changes_with_size_and_options() {
-    let small = Layout::new(1 << 30).unwrap();
-    let big = Layout::new(10 << 30).unwrap();
-    assert!(big.tag().starts_with("10737418240-"), "{}", big.tag());
-    assert_ne!(small.tag(), big.tag());
-    let mut other = big.clone();
-    other.arguments.push("-v".into());
-    assert_ne!(other.tag(), big.tag());
-}
 
 /// Every size class: empty root with the right mode, clean, small on the host, grows to where it should.
 #[tokio::test]
@@ -34,7 +16,7 @@ async fn a_golden_file_system_is_empty_clean_and_sparse() {
         (2 << 40, 64 << 20),
     ] {
         let path = dir.path().join(size.to_string());
-        let layout = Layout::new(size).unwrap();
+        let layout = Layout::new(size, &Choices::default()).unwrap();
         let made = Filesystem::make(&path, &layout, &tools).await.unwrap();
         made.check(&tools).await.unwrap();
         let superblock = Superblock::read(&path).unwrap();
@@ -59,7 +41,7 @@ async fn damage_is_found() {
     let tools = Tools::find().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x");
-    let layout = Layout::new(64 << 20).unwrap();
+    let layout = Layout::new(64 << 20, &Choices::default()).unwrap();
     let made = Filesystem::make(&path, &layout, &tools).await.unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     // The block bitmaps follow the group descriptors; wipe what lies after the first few blocks.

@@ -95,7 +95,7 @@ mod tests {
     use std::fs::{self, File, Permissions};
     use std::os::unix::fs::{FileExt, PermissionsExt};
 
-    use super::super::{Filesystem, Layout, Tools};
+    use super::super::{Choices, Filesystem, Layout, Tools};
     use super::{LEN, blocks, spent_journal};
 
     #[tokio::test]
@@ -103,7 +103,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fs");
         let tools = Tools::find().await.unwrap();
-        let layout = Layout::new(1 << 30).unwrap();
+        let layout = Layout::new(1 << 30, &Choices::default()).unwrap();
         Filesystem::make(&path, &layout, &tools).await.unwrap();
         let said = tools
             .debugfs

@@ -3,11 +3,13 @@
 mod error;
 mod filesystem;
 mod journal;
+mod layout;
 mod superblock;
 mod tool;
 
 pub use error::Error;
-pub use filesystem::{Filesystem, Layout};
+pub use filesystem::Filesystem;
 pub use journal::spent_journal;
+pub use layout::{Choices, Layout};
 pub use superblock::Superblock;
 pub use tool::Tools;

@@ -20,7 +20,8 @@ pub(super) async fn ensure(
     options: &NameOptions,
     records: &[Record],
 ) -> Result<Origin, Error> {
-    let layout = Layout::new(options.size).map_err(Error::golden(&options.name))?;
+    let layout =
+        Layout::new(options.size, &options.file_system).map_err(Error::golden(&options.name))?;
     if !options.size.is_multiple_of(options.cluster.bytes()) {
         return Err(Error::UnevenSize {
             name: options.name.clone(),

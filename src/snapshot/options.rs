@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use crate::ext4::Choices;
 use crate::units::ClusterSize;
 
 /// Options of all snapshotters over one root.
@@ -51,6 +52,8 @@ pub struct NameOptions {
     pub size: u64,
     /// Cluster size of a new chain.
     pub cluster: ClusterSize,
+    /// How the file system of a new chain is made.
+    pub file_system: Choices,
     /// The smallest disk that may be asked for.
     pub smallest: u64,
     /// The largest disk that may be asked for.
@@ -65,6 +68,7 @@ impl NameOptions {
             name: name.to_owned(),
             size: 10 << 30,
             cluster: ClusterSize::DEFAULT,
+            file_system: Choices::default(),
             smallest: 64 << 20,
             largest: 8 << 40,
         }

@@ -88,12 +88,12 @@ pub(super) const ROOMS: &[Room] = &[
         "service",
         &["causes", "proto", "socket", "units", "store", "snapshot"],
     ),
-    // `device`: the word for the transport that is asked for.
+    // `device`: the word for the transport that is asked for. `ext4`: what may be chosen about a file system.
     room(
         "config",
         &[
-            "seat", "socket", "units", "nri", "observe", "device", "server", "link", "snapshot",
-            "service",
+            "seat", "socket", "units", "ext4", "nri", "observe", "device", "server", "link",
+            "snapshot", "service",
         ],
     ),
     // `config`: which root and run directory the tool means. `seat`, `ublk`: what this kernel offers is for a
