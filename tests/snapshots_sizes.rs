@@ -20,7 +20,7 @@ const GIB: u64 = 1 << 30;
 const OURS: &str = "containerd.io/snapshot/ploop.size";
 const THEIRS: &str = "containerd.io/snapshot/max-size";
 
-fn label(key: &str, value: &str) -> Labels {
+pub(super) fn label(key: &str, value: &str) -> Labels {
     Labels::from([(key.to_owned(), value.to_owned())])
 }
 
@@ -41,7 +41,7 @@ fn fits(found: u64, size: u64) -> bool {
 }
 
 /// The kernel's own verdict is not enough.
-fn whole(device: &str) {
+pub(super) fn whole(device: &str) {
     let done = Command::new("e2fsck")
         .args(["-fn", device])
         .output()
@@ -251,6 +251,33 @@ async fn one_that_is_not_mounted_is_resized_either_way() {
     let (code, answer, said) = check(&root, &[]);
     assert_eq!(code, 0, "{said} {:?}", whats(&answer));
     drop(all.folder);
+}
+
+/// What it stands on, with nothing between, keeps its own size.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_stands_on_nothing_is_resized_and_stood_on() {
+    let node = Node::new().await;
+    node.prepare("a", "").await;
+    for size in [GIB, 128 * MIB] {
+        node.ploop.resize("a", size).await.unwrap();
+        let mounts = node.ploop.mounts("a").await;
+        let mounts = mounts.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        whole(&mounts[0].source);
+        let mounted = Mounted::new(&mounts, &node.point("a"));
+        assert!(fits(df(&mounted.point).0, size));
+        fs::write(mounted.path("content"), vec![7; 50 << 20]).unwrap();
+    }
+    node.commit("A", "a").await;
+    let mounts = node.prepare("b", "A").await;
+    node.holds(&mounts, "b", 256 * MIB);
+    let root = node.folder.path().join("root");
+    let node = node.restarted().await;
+    node.ploop.remove("b").await.unwrap();
+    assert_eq!(node.all.detach_idle().await.unwrap(), 0);
+    drop((node.all, node.ploop));
+    let (code, answer, said) = check(&root, &[]);
+    assert_eq!(code, 0, "{said} {:?}", whats(&answer));
+    drop(node.folder);
 }
 
 /// Needs CAP_SYS_RESOURCE, which the kernel asks for: in the virtual machine.

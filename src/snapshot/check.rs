@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Fault, Finding, Named};
-use super::paths::{Found, OURS, Paths, found};
+use super::paths::{Found, OURS, Paths, found, golden_size};
 use super::root::{hold, names};
 use super::{Error, Kind, layers, lineage};
 use crate::causes::in_full;
@@ -154,7 +154,8 @@ impl Report {
         let on_golden = |record: &&Record| record.stage != Stage::Removing;
         for record in records.iter().filter(on_golden) {
             if let Some(name) = record.golden.as_ref().filter(|name| !name.contains('/')) {
-                let (count, _) = standing.entry(name.clone()).or_insert((0, record.size));
+                let size = golden_size(name).unwrap_or(record.size);
+                let (count, _) = standing.entry(name.clone()).or_insert((0, size));
                 *count += 1;
             }
         }

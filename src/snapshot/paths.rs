@@ -113,6 +113,12 @@ pub(super) fn golden_name(tag: &str) -> String {
     format!("{}{tag}{}", GOLDEN.0, GOLDEN.1)
 }
 
+/// The bytes of a golden file, as its name tells; who stands on it may have another size since.
+pub(super) fn golden_size(name: &str) -> Option<u64> {
+    let tag = name.strip_prefix(GOLDEN.0)?;
+    tag.split_once('-')?.0.parse().ok()
+}
+
 /// What a file's name tells.
 pub(super) fn found(name: &str) -> Found {
     if name.ends_with(UNFINISHED) {
@@ -158,7 +164,7 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use std::path::Path;
 
-    use super::{Found, Paths, found, golden_disk, golden_name, our_disk};
+    use super::{Found, Paths, found, golden_disk, golden_name, golden_size, our_disk};
     use crate::store::Id;
 
     #[test]
@@ -168,6 +174,8 @@ mod tests {
             |path: std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(found(&name(paths.delta(Id(7)))), Found::Delta(Id(7)));
         assert_eq!(found(&golden_name("1024-0a")), Found::Golden);
+        assert_eq!(golden_size(&golden_name("1024-0a")), Some(1024));
+        assert_eq!(golden_size("1024-0a"), None);
         let unfinished = paths.unfinished_golden(&golden_name("1024-0a"));
         assert_eq!(found(&name(unfinished)), Found::Unfinished);
         assert_eq!(found(&name(paths.probe())), Found::Unfinished);

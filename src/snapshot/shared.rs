@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use super::device::{Use, free_and_flush};
 use super::disks::Disks;
 use super::locks::Locks;
-use super::paths::{Paths, disk_of};
+use super::paths::{Paths, disk_of, golden_size};
 use super::remove::Removals;
 use super::root::RootLock;
 use super::steps::Steps;
@@ -199,7 +199,7 @@ impl Shared {
                     format: Format::Raw,
                     // A plain file is known by its length.
                     seal: Some(link::Seal {
-                        length: record.size,
+                        length: golden_size(golden).unwrap_or(record.size),
                         digest: 0,
                         allocated: 0,
                     }),
