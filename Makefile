@@ -56,10 +56,10 @@ space-test: ## what is deleted is the host's again: 1 GiB, a day's churn, whole 
 	@tests/needs test
 	@tests/suites space
 
-quota-test: ## sizes: by label and annotation, first and second time, resized, of a running container; here and on ublk in the virtual machine
+quota-test: ## sizes: by label and annotation, first and second time, resized, of a running container; users' quota inside one; here and on ublk in the virtual machine
 	@tests/needs test
 	@tests/needs vm
-	@tests/suites quota quota@old quota@new
+	@tests/suites quota {quota,user-quota}@{old,new}
 
 fuzz: ## what reads bytes that others wrote, under libFuzzer, a table (TIME=60: seconds for each target)
 	@tests/needs fuzz

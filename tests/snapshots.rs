@@ -17,6 +17,8 @@ mod lost;
 mod node;
 #[path = "snapshots_sizes.rs"]
 mod sizes;
+#[path = "snapshots_users.rs"]
+mod users;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_made_stacked_seen_and_removed() {

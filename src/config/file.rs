@@ -238,6 +238,8 @@ pub struct Snapshots {
     /// One inode for so many bytes of a new disk.
     #[serde(deserialize_with = "inode_ratio")]
     pub bytes_per_inode: Size,
+    /// Users' quota inside a container.
+    pub user_quota: bool,
     /// How long a commit waits for a device that is still mounted.
     #[serde(with = "time")]
     pub busy_wait: Duration,
@@ -258,6 +260,7 @@ impl Default for Snapshots {
             reserve: Size(0),
             cluster: ClusterSize::DEFAULT,
             bytes_per_inode: Size(Choices::default().bytes_per_inode),
+            user_quota: false,
             busy_wait: Duration::from_secs(2),
             flush_limit: Duration::from_secs(60),
             cleanup_wait: Duration::from_secs(10),
@@ -299,4 +302,7 @@ pub struct NameSection {
         skip_serializing_if = "Option::is_none"
     )]
     pub bytes_per_inode: Option<Size>,
+    /// Instead of `[snapshots] user_quota`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_quota: Option<bool>,
 }

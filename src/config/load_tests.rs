@@ -105,18 +105,17 @@ fn what_is_printed_is_read_back_alike() {
 #[test]
 fn a_name_makes_its_file_systems_its_own_way() {
     let config = parse(
-        "[snapshots]\nbytes_per_inode = '32Ki'\n[names.plain]\n[names.mail]\nbytes_per_inode = '4Ki'\n",
+        "[snapshots]\nbytes_per_inode = '32Ki'\nuser_quota = true\n[names.plain]\n\
+         [names.mail]\nbytes_per_inode = '4Ki'\nuser_quota = false\n",
     )
     .unwrap();
     let options = config.snapshot_options();
-    let ratios = options
-        .names
-        .iter()
-        .map(|name| (name.name.as_str(), name.file_system.bytes_per_inode));
-    assert_eq!(
-        ratios.collect::<Vec<_>>(),
-        [("mail", 4096), ("plain", 32768)]
-    );
+    let [mail, plain] = options.names.as_slice() else {
+        panic!("{:?}", options.names)
+    };
+    let (mail, plain) = (&mail.file_system, &plain.file_system);
+    assert_eq!((mail.bytes_per_inode, mail.user_quota), (4096, false));
+    assert_eq!((plain.bytes_per_inode, plain.user_quota), (32768, true));
 }
 
 #[test]

@@ -47,7 +47,10 @@ impl Config {
     fn file_system_of(&self, section: &NameSection) -> ext4::Choices {
         let all = &self.snapshots;
         let Size(bytes_per_inode) = section.bytes_per_inode.unwrap_or(all.bytes_per_inode);
-        ext4::Choices { bytes_per_inode }
+        ext4::Choices {
+            bytes_per_inode,
+            user_quota: section.user_quota.unwrap_or(all.user_quota),
+        }
     }
 
     /// How to reach a disk server; `path` is this configuration's file, which a server that we start

@@ -57,6 +57,10 @@ impl Filesystem {
                 output: format!("{}; the root still holds {left:?}", said.trim()),
             });
         }
+        if layout.user_quota() {
+            // Only now: mkfs would count lost+found too, and debugfs does not tell the quota that it is gone.
+            made.keep_user_quota(tools).await?;
+        }
         made.check(tools).await?;
         let superblock = Superblock::read(path)?;
         if superblock.size() != layout.size() || !superblock.clean {
@@ -106,6 +110,24 @@ impl Filesystem {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Counts what each user and group has, and keeps counting. Nobody may have it mounted, and it must have been
+    /// unmounted in order.
+    ///
+    /// # Errors
+    /// [`Error::Program`] with what tune2fs said.
+    pub async fn keep_user_quota(&self, tools: &Tools) -> Result<(), Error> {
+        let target = self.path.to_string_lossy();
+        let words = ["-O", "quota", "-Q", "usrquota,grpquota", &target];
+        tools.tune.run(&words).await?.success()?;
+        if Superblock::read(&self.path)?.user_quota {
+            return Ok(());
+        }
+        Err(Error::NotExt4 {
+            path: self.path.clone(),
+            why: "tune2fs did not switch its quota on",
+        })
     }
 
     /// Is the file system whole? Changes nothing.

@@ -1,4 +1,4 @@
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::super::Choices;
 use super::{Error, Filesystem, Layout, Superblock, Tools};
@@ -32,6 +32,35 @@ async fn a_golden_file_system_is_empty_clean_and_sparse() {
         let root = root.unwrap().success().unwrap();
         assert!(root.contains("Mode:  0755"), "{root}");
         assert!(root.contains("User:     0   Group:     0"), "{root}");
+    }
+}
+
+/// From the start or later, and at other sizes.
+#[tokio::test]
+async fn quota_counts_from_the_start() {
+    let tools = Tools::find().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for user_quota in [true, false] {
+        let path = dir.path().join(user_quota.to_string());
+        let choices = Choices {
+            user_quota,
+            ..Choices::default()
+        };
+        let layout = Layout::new(1 << 30, &choices).unwrap();
+        let made = Filesystem::make(&path, &layout, &tools).await.unwrap();
+        assert_eq!(Superblock::read(&path).unwrap().user_quota, user_quota);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(4 << 30).unwrap();
+        if !user_quota {
+            made.keep_user_quota(&tools).await.unwrap();
+        }
+        for size in [4 << 30, 128 << 20, 2 << 30] {
+            made.check(&tools).await.unwrap();
+            made.resize(size, &tools).await.unwrap();
+            assert!(Superblock::read(&path).unwrap().user_quota);
+        }
+        made.check(&tools).await.unwrap();
     }
 }
 

@@ -27,6 +27,8 @@ const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetyp
 pub struct Choices {
     /// One inode for so many bytes of the disk.
     pub bytes_per_inode: u64,
+    /// Count what each user and group has, so that limits can be set on it inside.
+    pub user_quota: bool,
 }
 
 impl Choices {
@@ -38,6 +40,7 @@ impl Default for Choices {
     fn default() -> Self {
         Self {
             bytes_per_inode: 16 << 10,
+            user_quota: false,
         }
     }
 }
@@ -47,6 +50,7 @@ impl Default for Choices {
 pub struct Layout {
     size: u64,
     arguments: Vec<String>,
+    user_quota: bool,
 }
 
 /// Refuses a size of which we make no file system.
@@ -98,6 +102,7 @@ impl Layout {
         Ok(Self {
             size,
             arguments: arguments.map(str::to_owned).to_vec(),
+            user_quota: choices.user_quota,
         })
     }
 
@@ -105,6 +110,11 @@ impl Layout {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Is it to count what each user and group has?
+    pub(super) fn user_quota(&self) -> bool {
+        self.user_quota
     }
 
     /// What mkfs is told, but for the file.
@@ -115,7 +125,11 @@ impl Layout {
     /// A name that changes with everything that goes into the file: `10737418240-1a2b3c4d`.
     #[must_use]
     pub fn tag(&self) -> String {
-        let digest = crc32fast::hash(self.arguments.join("\0").as_bytes());
+        let mut words = self.arguments.join("\0");
+        if self.user_quota {
+            words.push_str("\0user_quota");
+        }
+        let digest = crc32fast::hash(words.as_bytes());
         format!("{}-{digest:08x}", self.size)
     }
 }
@@ -139,7 +153,11 @@ mod tests {
     #[test]
     fn ratios_that_make_no_sense_are_refused() {
         for bytes_per_inode in [0, 4095, (4 << 20) + 1, u64::MAX] {
-            let error = Layout::new(1 << 30, &Choices { bytes_per_inode }).unwrap_err();
+            let choices = Choices {
+                bytes_per_inode,
+                ..Choices::default()
+            };
+            let error = Layout::new(1 << 30, &choices).unwrap_err();
             assert!(matches!(error, Error::BadRatio { .. }), "{error}");
         }
     }
@@ -150,10 +168,18 @@ mod tests {
         let big = plain(10 << 30).unwrap();
         assert!(big.tag().starts_with("10737418240-"), "{}", big.tag());
         assert_ne!(small.tag(), big.tag());
-        let many = Choices {
-            bytes_per_inode: 4096,
-        };
-        assert_ne!(Layout::new(10 << 30, &many).unwrap().tag(), big.tag());
+        for other in [
+            Choices {
+                bytes_per_inode: 4096,
+                ..Choices::default()
+            },
+            Choices {
+                user_quota: true,
+                ..Choices::default()
+            },
+        ] {
+            assert_ne!(Layout::new(10 << 30, &other).unwrap().tag(), big.tag());
+        }
     }
 
     /// Chains that are there stand on the file with this name: with another one all of them were lost.

@@ -4,7 +4,9 @@
 //! byte 1024 of the device, little endian
 //!  0x00 u32 inodes          0x04 u32 blocks, low     0x0c u32 free blocks, low  0x10 u32 free inodes
 //!  0x18 u32 log2(block)-10  0x38 u16 magic ef53      0x3a u16 state             0x60 u32 incompatible features
-//!  0x68 [u8;16] uuid        0x150 u32 blocks, high   0x158 u32 free blocks, high
+//!  0x64 u32 features without which it is only read   0x68 [u8;16] uuid
+//!  0x150 u32 blocks, high   0x158 u32 free blocks, high
+//!  0x240 u32 inode of users' quota   0x244 u32 of groups'
 //! ```
 
 use std::fs::File;
@@ -25,6 +27,8 @@ const ERRORS: u16 = 2;
 const RECOVER: u32 = 0x4;
 /// Incompatible feature: more than 2^32 blocks are possible; the high halves mean something.
 const WIDE: u32 = 0x80;
+/// Feature without which it is only read: what each user and group has is counted.
+const QUOTA: u32 = 0x100;
 
 /// What we want to know of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Superblock {
     pub clean: bool,
     /// Must the journal be replayed?
     pub needs_recovery: bool,
+    /// Is it counted what each user and each group has?
+    pub user_quota: bool,
 }
 
 impl Superblock {
@@ -115,6 +121,7 @@ impl Superblock {
             uuid,
             clean: state & CLEAN != 0 && state & ERRORS == 0,
             needs_recovery: features & RECOVER != 0,
+            user_quota: u32_at(0x64) & QUOTA != 0 && u32_at(0x240) != 0 && u32_at(0x244) != 0,
         })
     }
 }
@@ -161,6 +168,7 @@ mod tests {
             uuid: [7; 16],
             clean: true,
             needs_recovery: false,
+            user_quota: false,
         };
         assert_eq!(superblock, expected);
         assert_eq!(superblock.size(), 10 << 30);
@@ -186,6 +194,24 @@ mod tests {
         let superblock = Superblock::parse(&dirty).unwrap();
         assert!(!superblock.clean);
         assert!(superblock.needs_recovery);
+    }
+
+    #[test]
+    fn quota_is_a_feature_and_two_files() {
+        let mut quota = bytes();
+        for (at, byte, expected) in [
+            (0x65, 1, false),
+            (0x240, 3, false),
+            (0x244, 4, true),
+            (0x65, 0, false),
+        ] {
+            quota[at] = byte;
+            assert_eq!(
+                Superblock::parse(&quota).unwrap().user_quota,
+                expected,
+                "{at:#x}"
+            );
+        }
     }
 
     #[test]

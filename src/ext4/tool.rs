@@ -32,6 +32,7 @@ pub struct Tools {
     pub(super) debugfs: Tool,
     pub(super) e2fsck: Tool,
     pub(super) resize: Tool,
+    pub(super) tune: Tool,
 }
 
 impl Tools {
@@ -46,6 +47,7 @@ impl Tools {
             debugfs: Tool::find("debugfs", &places)?,
             e2fsck: Tool::find("e2fsck", &places)?,
             resize: Tool::find("resize2fs", &places)?,
+            tune: Tool::find("tune2fs", &places)?,
         };
         tools.mkfs.check_version().await?;
         Ok(tools)

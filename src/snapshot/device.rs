@@ -61,6 +61,15 @@ pub(super) async fn forget_behind(disk: &Disk, size: u64, limit: Duration) -> Re
     done.map_err(Error::file("zero the end of", &disk.device))
 }
 
+/// Does the file system on a disk count what each user has?
+pub(super) async fn user_quota(disk: &Disk, limit: Duration) -> Result<bool, Error> {
+    let device = disk.path().to_owned();
+    let work = move || Superblock::read(&device).map_err(io::Error::other);
+    let done = within("reading a device", disk, limit, work).await?;
+    let superblock = done.map_err(Error::file("read the superblock of", &disk.device))?;
+    Ok(superblock.user_quota)
+}
+
 /// Waits until nobody has the device, at most `wait`, then flushes what the kernel holds of it.
 ///
 /// A mount in our own namespace is nothing to wait for: the caller should have unmounted it. One in

@@ -107,6 +107,15 @@ pub enum Error {
         #[source]
         source: ext4::Error,
     },
+    /// Its file system does not begin to count what each user has.
+    #[error("cannot switch the users' quota of snapshot {key:?} on (user_quota)")]
+    Quota {
+        /// The snapshot.
+        key: String,
+        /// Why.
+        #[source]
+        source: ext4::Error,
+    },
     /// The host's disk is too full for another container.
     #[error(
         "the host's disk under {} has {} left, and {} are kept back (reserve): remove images or \

@@ -73,6 +73,7 @@ impl Error {
             Self::File { source, .. } => file_kind(source),
             Self::Image { source, .. } => image_kind(source),
             Self::Golden { source, .. } => golden_kind(source),
+            Self::Quota { source, .. } => golden_kind(source),
             Self::Stuck { .. } => ErrorKind::DeadlineExceeded,
             Self::Interrupted { .. } | Self::BadCluster { .. } => ErrorKind::Internal,
         }

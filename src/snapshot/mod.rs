@@ -37,6 +37,7 @@ mod options;
 mod paths;
 mod prepare;
 mod query;
+mod quota;
 mod recover;
 mod remove;
 mod resize;

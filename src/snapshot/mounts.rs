@@ -7,6 +7,9 @@
 //! | writable | writable, whole | a bind of that mount |
 //! | writable | only read only | the device, `rw` |
 //!
+//! Where users' quota is kept, a writable device is mounted with `usrquota,grpquota`: without them the kernel
+//! counts, and lets everybody exceed their limits.
+//!
 //! *The device*: by a path that never means another disk's. Its number may be somebody else's by the time
 //! of the mount, if its server dies in between; the path is then not there, and the caller tries again.
 //! *Bind*: the differ mounts a running container's disk again, read only; a second mount of one
@@ -26,6 +29,8 @@ use super::Mount;
 use crate::link::Disk;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+/// How a disk is mounted to be written.
+const WRITABLE: [&str; 4] = ["rw", "noatime", "noinit_itable", "discard"];
 
 /// One mount in our mount namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,21 +76,22 @@ fn reachable(mount: &Mounted) -> bool {
 }
 
 /// The answer for a disk that is mounted at `mounts`.
-pub(super) fn decide(disk: &Disk, mounts: &[Mounted]) -> Vec<Mount> {
+pub(super) fn decide(disk: &Disk, mounts: &[Mounted], user_quota: bool) -> Vec<Mount> {
     let writable = mounts.iter().find(|mount| mount.whole && !mount.read_only);
     let (kind, source, options): (_, &Path, &[&str]) = match writable {
         _ if disk.read_only => ("ext4", disk.path(), &["ro", "noload"]),
         Some(mount) => ("bind", &mount.at, &["rbind", "rw"]),
-        None => (
-            "ext4",
-            disk.path(),
-            &["rw", "noatime", "noinit_itable", "discard"],
-        ),
+        None => ("ext4", disk.path(), &WRITABLE),
     };
+    let quota: &[&str] = match writable {
+        None if user_quota && !disk.read_only => &["usrquota", "grpquota"],
+        _ => &[],
+    };
+    let options = options.iter().chain(quota);
     vec![Mount {
         kind: kind.to_owned(),
         source: source.to_string_lossy().into_owned(),
-        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        options: options.map(|option| (*option).to_owned()).collect(),
     }]
 }
 
@@ -194,11 +200,17 @@ garbage
             (3, true, "ext4", device(3), "ro,noload"),
             (5, true, "ext4", device(5), "ro,noload"),
         ] {
-            let mounts = decide(&disk(minor, view), &at(minor));
-            assert_eq!(mounts.len(), 1, "exactly one mount");
-            let mount = &mounts[0];
-            assert_eq!((mount.kind.as_str(), &mount.source), (kind, &source));
-            assert_eq!(mount.options, options(expected));
+            for user_quota in [false, true] {
+                let mounts = decide(&disk(minor, view), &at(minor), user_quota);
+                assert_eq!(mounts.len(), 1, "exactly one mount");
+                let mount = &mounts[0];
+                assert_eq!((mount.kind.as_str(), &mount.source), (kind, &source));
+                let expected = match (user_quota, expected == rw) {
+                    (true, true) => format!("{rw},usrquota,grpquota"),
+                    _ => expected.to_owned(),
+                };
+                assert_eq!(mount.options, options(&expected));
+            }
         }
     }
 
@@ -208,7 +220,10 @@ garbage
         for view in [false, true] {
             let mut disk = disk(1, view);
             disk.alias = Some("/run/p/servers/1-1/dev/s1".into());
-            assert_eq!(decide(&disk, &[])[0].source, "/run/p/servers/1-1/dev/s1");
+            assert_eq!(
+                decide(&disk, &[], false)[0].source,
+                "/run/p/servers/1-1/dev/s1"
+            );
         }
     }
 
@@ -216,7 +231,7 @@ garbage
     #[test]
     fn a_mounted_part_is_not_bound() {
         let part = vec![at(3)[1].clone()];
-        assert_eq!(decide(&disk(3, false), &part)[0].kind, "ext4");
+        assert_eq!(decide(&disk(3, false), &part, false)[0].kind, "ext4");
     }
 
     #[test]

@@ -77,9 +77,10 @@ impl Snapshotter {
             })
             .await?;
         shared.steps.pass("reserved").await;
-        match build(shared, &record).await {
+        let user_quota = self.options().file_system.user_quota;
+        match build(shared, &record, user_quota).await {
             // Nobody can have mounted it yet.
-            Ok(disk) => Ok(decide(&disk, &[])),
+            Ok(disk) => Ok(decide(&disk, &[], user_quota)),
             Err(error) => {
                 shared.undo(record).await;
                 Err(error)
@@ -172,7 +173,7 @@ impl Shared {
 }
 
 /// Makes what a reserved record promises, and says that it is ready.
-async fn build(shared: &Shared, record: &Record) -> Result<Disk, Error> {
+async fn build(shared: &Shared, record: &Record, user_quota: bool) -> Result<Disk, Error> {
     if record.kind == Kind::Active {
         let path = shared.paths.delta(record.id);
         let (size, cluster) = (record.size, record.cluster);
@@ -181,6 +182,9 @@ async fn build(shared: &Shared, record: &Record) -> Result<Disk, Error> {
     }
     let disk = shared.serve(record).await?;
     shared.steps.pass("attached").await;
+    if user_quota && record.kind == Kind::Active {
+        shared.keep_user_quota(&record.key, &disk).await?;
+    }
     let id = record.id;
     shared.store(move |store| store.ready(id)).await?;
     shared.steps.pass("ready").await;

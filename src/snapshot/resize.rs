@@ -134,6 +134,11 @@ impl Shared {
     /// Gives the file system on a disk that nobody has another size. What was done is in the disk then.
     pub(super) async fn resize_idle(&self, key: &str, disk: &Disk, size: u64) -> Result<(), Error> {
         self.resize_file_system(key, disk, size).await?;
+        self.settled(key, disk).await
+    }
+
+    /// What a program changed on a disk that nobody has is in the disk.
+    pub(super) async fn settled(&self, key: &str, disk: &Disk) -> Result<(), Error> {
         let (wait, limit) = (self.options.busy_wait, self.options.flush_limit);
         let how = match free_and_flush(disk, wait, limit).await? {
             Use::Free => return Ok(()),

@@ -209,7 +209,8 @@ impl Snapshotter {
             tracing::warn!(%error, "cannot read the mounts of this process");
             Vec::new()
         });
-        Ok(decide(&disk, &mounts))
+        let user_quota = self.enforces(&record, &disk).await?;
+        Ok(decide(&disk, &mounts, user_quota))
     }
 }
 
