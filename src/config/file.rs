@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::words::{
-    Name, Size, absolute, cluster, disk_size, inode_ratio, optional_disk_size,
+    MkfsWords, Name, Size, absolute, cluster, disk_size, inode_ratio, optional_disk_size,
     optional_inode_ratio, optional_path, servers, text, time,
 };
 use crate::ext4::Choices;
@@ -240,6 +240,8 @@ pub struct Snapshots {
     pub bytes_per_inode: Size,
     /// Users' quota inside a container.
     pub user_quota: bool,
+    /// More words for mkfs.ext4.
+    pub mkfs_options: MkfsWords,
     /// How long a commit waits for a device that is still mounted.
     #[serde(with = "time")]
     pub busy_wait: Duration,
@@ -261,6 +263,7 @@ impl Default for Snapshots {
             cluster: ClusterSize::DEFAULT,
             bytes_per_inode: Size(Choices::default().bytes_per_inode),
             user_quota: false,
+            mkfs_options: MkfsWords::default(),
             busy_wait: Duration::from_secs(2),
             flush_limit: Duration::from_secs(60),
             cleanup_wait: Duration::from_secs(10),
@@ -305,4 +308,7 @@ pub struct NameSection {
     /// Instead of `[snapshots] user_quota`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_quota: Option<bool>,
+    /// Instead of `[snapshots] mkfs_options`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mkfs_options: Option<MkfsWords>,
 }

@@ -105,8 +105,8 @@ fn what_is_printed_is_read_back_alike() {
 #[test]
 fn a_name_makes_its_file_systems_its_own_way() {
     let config = parse(
-        "[snapshots]\nbytes_per_inode = '32Ki'\nuser_quota = true\n[names.plain]\n\
-         [names.mail]\nbytes_per_inode = '4Ki'\nuser_quota = false\n",
+        "[snapshots]\nbytes_per_inode = '32Ki'\nuser_quota = true\nmkfs_options = ['-m', '1']\n[names.plain]\n\
+         [names.mail]\nbytes_per_inode = '4Ki'\nuser_quota = false\nmkfs_options = []\n",
     )
     .unwrap();
     let options = config.snapshot_options();
@@ -116,6 +116,7 @@ fn a_name_makes_its_file_systems_its_own_way() {
     let (mail, plain) = (&mail.file_system, &plain.file_system);
     assert_eq!((mail.bytes_per_inode, mail.user_quota), (4096, false));
     assert_eq!((plain.bytes_per_inode, plain.user_quota), (32768, true));
+    assert_eq!((plain.mkfs.words().len(), mail.mkfs.words().len()), (2, 0));
 }
 
 #[test]
@@ -147,6 +148,32 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
         ),
         ("[service]\ncall_limit = '20'", "2:14:", "such as 500ms"),
         ("[service]\ncall_limit = 20", "2:14:", "invalid type"),
+        (
+            "[snapshots]\nbytes_per_inode = '2Ki'",
+            "2:19:",
+            "write from 4Ki to 4Mi",
+        ),
+        (
+            "[names.p]\nbytes_per_inode = '8Mi'",
+            "2:19:",
+            "write from 4Ki to 4Mi",
+        ),
+        (
+            "[names.p]\nuser_quota = 'yes'",
+            "2:14:",
+            "expected a boolean",
+        ),
+        (
+            "[snapshots]\nmkfs_options = ['-b', '1024']",
+            "2:16:",
+            "a block has 4096 bytes",
+        ),
+        (
+            "[names.p]\nmkfs_options = ['-O', '^has_journal']",
+            "2:16:",
+            "not whole after a crash",
+        ),
+        ("[names.p]\nmkfs_options = '-m 1'", "2:16:", "invalid type"),
         (
             "[service]\ncall_limit = '0s'",
             "2:14:",

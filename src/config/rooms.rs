@@ -47,8 +47,10 @@ impl Config {
     fn file_system_of(&self, section: &NameSection) -> ext4::Choices {
         let all = &self.snapshots;
         let Size(bytes_per_inode) = section.bytes_per_inode.unwrap_or(all.bytes_per_inode);
+        let words = section.mkfs_options.as_ref().unwrap_or(&all.mkfs_options);
         ext4::Choices {
             bytes_per_inode,
+            mkfs: words.0.clone(),
             user_quota: section.user_quota.unwrap_or(all.user_quota),
         }
     }

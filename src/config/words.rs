@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ext4::Choices;
+use crate::ext4::{self, Choices, MkfsOptions};
 use crate::units::{Bytes, ClusterSize};
 
 /// A snapshotter's name, as containerd's configuration has it.
@@ -187,6 +187,25 @@ pub(super) fn optional_inode_ratio<'de, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Size>, D::Error> {
     inode_ratio(source).map(Some)
+}
+
+/// Words for mkfs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct MkfsWords(pub(super) MkfsOptions);
+
+impl TryFrom<Vec<String>> for MkfsWords {
+    type Error = ext4::Error;
+
+    fn try_from(words: Vec<String>) -> Result<Self, ext4::Error> {
+        MkfsOptions::new(words).map(Self)
+    }
+}
+
+impl From<MkfsWords> for Vec<String> {
+    fn from(words: MkfsWords) -> Self {
+        words.0.words().to_vec()
+    }
 }
 
 /// Cluster sizes.

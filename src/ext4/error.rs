@@ -68,6 +68,14 @@ pub enum Error {
         /// What was asked for.
         bytes: u64,
     },
+    /// A word for mkfs that may not be chosen.
+    #[error("{word:?} cannot be chosen for mkfs.ext4: {why}")]
+    BadOption {
+        /// The word, as far as it can be shown.
+        word: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The content does not fit.
     #[error(
         "{} are used, its journal and tables counted, which does not fit into a file system of {}: a size some way above what is used is needed",

@@ -7,7 +7,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::Error;
+use super::{Error, MkfsOptions};
 
 /// Bytes of a block, and the grain of a size.
 const BLOCK: u64 = 4096;
@@ -29,6 +29,8 @@ pub struct Choices {
     pub bytes_per_inode: u64,
     /// Count what each user and group has, so that limits can be set on it inside.
     pub user_quota: bool,
+    /// More words for mkfs.
+    pub mkfs: MkfsOptions,
 }
 
 impl Choices {
@@ -41,6 +43,7 @@ impl Default for Choices {
         Self {
             bytes_per_inode: 16 << 10,
             user_quota: false,
+            mkfs: MkfsOptions::default(),
         }
     }
 }
@@ -90,18 +93,31 @@ impl Layout {
         } else {
             "size=16"
         };
+        let more = |ours: &str, words: &[String]| {
+            let all: Vec<_> = std::iter::once(ours)
+                .chain(words.iter().map(String::as_str))
+                .collect();
+            all.join(",")
+        };
+        let mkfs = &choices.mkfs;
+        let features = more(FEATURES, mkfs.features());
         let extended = format!(
             "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1,\
              root_owner=0:0,resize={growth}"
         );
+        let extended = more(&extended, mkfs.extended());
         let ratio = bytes.to_string();
         let arguments = [
             "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-i", &ratio, "-m", "0", "-G",
-            "4096", "-J", journal, "-O", FEATURES, "-E", &extended,
+            "4096", "-J", journal, "-O", &features, "-E", &extended,
         ];
         Ok(Self {
             size,
-            arguments: arguments.map(str::to_owned).to_vec(),
+            arguments: arguments
+                .map(str::to_owned)
+                .into_iter()
+                .chain(mkfs.others().iter().cloned())
+                .collect(),
             user_quota: choices.user_quota,
         })
     }

@@ -6,6 +6,7 @@ mod journal;
 mod layout;
 mod superblock;
 mod tool;
+mod words;
 
 pub use error::Error;
 pub use filesystem::Filesystem;
@@ -13,3 +14,4 @@ pub use journal::spent_journal;
 pub use layout::{Choices, Layout};
 pub use superblock::Superblock;
 pub use tool::Tools;
+pub use words::MkfsOptions;
