@@ -75,12 +75,12 @@ vm-test: ## what the kernel matters to, on ublk, in the virtual machine: on the 
 	@tests/needs vm
 	@tests/suites vm
 
-soak: ## millions of crash states; ten minutes of hostile bytes for each reader; then what kills and hurries, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure)
+soak: ## millions of crash states; ten minutes of hostile bytes for each reader; then what kills and hurries, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure, CUTS=100: of the power)
 	@tests/needs test
 	@tests/needs vm
 	@STATES=$(or $(STATES),5000000) tests/suites crash
 	@TIME=$(or $(TIME),600) fuzz/run
-	@ROUNDS=$(or $(ROUNDS),50) LOAD=$(or $(LOAD),600) VM_LIMIT=14400 tests/suites soak
+	@ROUNDS=$(or $(ROUNDS),50) LOAD=$(or $(LOAD),600) CUTS=$(or $(CUTS),100) VM_LIMIT=14400 tests/suites soak
 
 demo-vm: build images go-tools vm-images $(GO_BIN)/containerd ## the demo on ublk, in the virtual machine (KERNEL=old|new, CONTAINERD=1|2)
 	@tests/vm/run $(if $(KERNEL),--kernel $(KERNEL)) --module ublk_drv --timeout 1800 --env CONTAINERD=$(or $(CONTAINERD),1) -- demo/run

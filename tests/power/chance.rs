@@ -1,4 +1,5 @@
-//! Numbers that look random and are the same for the same seed (splitmix64): a cut and a writer can be repeated.
+//! Numbers that look random and are the same for the same seed (splitmix64): a cut and a writer can be
+//! repeated.
 
 /// A source of them.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! The disk as a power cut may leave it.
 //!
-//! All that was answered before the last flush that was answered before the cut is there. Of what was answered since, each write may be
-//! there or not, whole or sector by sector: which of it is chance, the same for the same seed. A disk that *lies* forgets behind flushes
-//! too: that is how we know that who compares can tell.
+//! All that was answered before the last flush that was answered before the cut is there. Of what was
+//! answered since, each write may be there or not, whole or sector by sector: which of it is chance, the same
+//! for the same seed. A disk that *lies* forgets behind flushes too: that is how we know that who compares
+//! can tell.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -154,7 +155,8 @@ pub(crate) fn cut(arguments: &Arguments) -> Result<String> {
     ))
 }
 
-/// The cuts in their order. One half falls anywhere; the other directly behind an acknowledgement, when nothing else has flushed yet.
+/// The cuts in their order. One half falls anywhere; the other directly behind an acknowledgement, when
+/// nothing else has flushed yet.
 fn moments(log: &Log, arguments: &Arguments) -> Result<Vec<usize>> {
     let mut acknowledged = Vec::new();
     let mut bounds = [None, None];

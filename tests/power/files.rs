@@ -1,6 +1,8 @@
-//! Files that are replaced as careful programs do it: write another, flush it, rename it over the old one, flush the folder.
+//! Files that are replaced as careful programs do it: write another, flush it, rename it over the old one,
+//! flush the folder.
 //!
-//! At a cut every name holds one whole file: the last one that was acknowledged for it, or the one that came next.
+//! At a cut every name holds one whole file: the last one that was acknowledged for it, or the one that came
+//! next.
 
 use std::convert::Infallible;
 use std::fs::{self, File};

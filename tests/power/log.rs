@@ -1,5 +1,5 @@
-//! The log of a disk, as QEMU's `blklogwrites` writes it (the format is the kernel's, of dm-log-writes): every write, with its bytes,
-//! and every flush, in the order in which the disk answered them.
+//! The log of a disk, as QEMU's `blklogwrites` writes it (the format is the kernel's, of dm-log-writes):
+//! every write, with its bytes, and every flush, in the order in which the disk answered them.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -57,7 +57,8 @@ fn word(bytes: &[u8], nth: usize) -> u64 {
 }
 
 impl Log {
-    /// The number of entries in its head is not believed: it is not written at every entry, and QEMU may have been killed.
+    /// The number of entries in its head is not believed: it is not written at every entry, and QEMU may have
+    /// been killed.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| path.display().to_string())?;
         let end = file.metadata()?.len();

@@ -1,8 +1,9 @@
-//! Power cuts: who writes and says what was acknowledged, who rebuilds the disk as a cut may leave it, and who compares.
+//! Power cuts: who writes and says what was acknowledged, who rebuilds the disk as a cut may leave it, and
+//! who compares.
 //!
-//! The virtual machine's disk is logged by QEMU (`log`), and what was acknowledged is logged with it (`marks`): so there is one
-//! order of both, and of any moment it is known which writes the disk had promised to keep and what had been acknowledged by then.
-//! `tests/power/run` says how it goes.
+//! The virtual machine's disk is logged by QEMU (`log`), and what was acknowledged is logged with it
+//! (`marks`): so there is one order of both, and of any moment it is known which writes the disk had promised
+//! to keep and what had been acknowledged by then. `tests/power/run` says how it goes.
 #![expect(clippy::print_stdout, reason = "a program of the terminal")]
 
 mod chance;

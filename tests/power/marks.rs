@@ -1,7 +1,8 @@
 //! Marks: what is acknowledged, said on the logged disk itself, behind the end of its file system.
 //!
-//! A mark is one sector, written past the page cache after what it speaks of has returned. So it stands in the log of the disk behind
-//! every write and flush that the acknowledgement rests on. It is read from the log, and never from the disk: it needs no flush.
+//! A mark is one sector, written past the page cache after what it speaks of has returned. So it stands in
+//! the log of the disk behind every write and flush that the acknowledgement rests on. It is read from the
+//! log, and never from the disk: it needs no flush.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

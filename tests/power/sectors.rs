@@ -1,7 +1,8 @@
 //! Sectors that know who they are: their number, and the round that wrote them.
 //!
-//! A round writes some runs of sectors in place, flushes, and says so. At a cut after round N was acknowledged every sector is as the
-//! last of the rounds up to N left it, or as round N + 1 would: old or new, sector by sector, and nothing third.
+//! A round writes some runs of sectors in place, flushes, and says so. At a cut after round N was
+//! acknowledged every sector is as the last of the rounds up to N left it, or as round N + 1 would: old or
+//! new, sector by sector, and nothing third.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
