@@ -5,6 +5,7 @@
 //! for the same seed. A disk that *lies* forgets behind flushes too: that is how we know that who compares
 //! can tell.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -158,41 +159,46 @@ pub(crate) fn cut(arguments: &Arguments) -> Result<String> {
 /// The cuts in their order. One half falls anywhere; the other directly behind an acknowledgement, when
 /// nothing else has flushed yet.
 fn moments(log: &Log, arguments: &Arguments) -> Result<Vec<usize>> {
-    let mut acknowledged = Vec::new();
+    let mut acknowledged: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut bounds = [None, None];
     for (index, entry) in log.entries.iter().enumerate() {
         for (key, value) in log.marks(entry, arguments.at)? {
             match (key.as_str(), value.as_str()) {
                 ("work", "begins") => bounds[0] = Some(index + 1),
                 ("work", _) => bounds[1] = Some(index),
-                _ => acknowledged.push(index + 1),
+                // What is seldom acknowledged counts as much as what often is.
+                (key, _) => {
+                    let kind = key.split('-').next().unwrap_or(key).to_owned();
+                    acknowledged.entry(kind).or_default().push(index + 1);
+                }
             }
         }
     }
     let [Some(begin), Some(end)] = bounds else {
         bail!("the log has no begin or no end of the work");
     };
-    acknowledged.retain(|at| (begin..end).contains(at));
+    for moments in acknowledged.values_mut() {
+        moments.retain(|at| (begin..end).contains(at));
+    }
+    let kinds: Vec<_> = acknowledged
+        .values()
+        .filter(|moments| !moments.is_empty())
+        .collect();
     ensure!(
-        !acknowledged.is_empty(),
+        !kinds.is_empty(),
         "nothing was acknowledged between the begin and the end of the work"
     );
     let mut chance = Chance::new(arguments.seed, 0);
-    let mut moments = (0..arguments.of)
-        .map(|nth| {
-            let among = if nth.is_multiple_of(2) {
-                end - begin
-            } else {
-                acknowledged.len()
-            };
-            let chosen = usize::try_from(chance.below(among as u64))?;
-            Ok(if nth.is_multiple_of(2) {
-                begin + chosen
-            } else {
-                acknowledged[chosen]
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut choose = |count: usize| usize::try_from(chance.below(count as u64));
+    let mut moments = Vec::new();
+    for nth in 0..arguments.of {
+        moments.push(if nth.is_multiple_of(2) {
+            begin + choose(end - begin)?
+        } else {
+            let kind = kinds[choose(kinds.len())?];
+            kind[choose(kind.len())?]
+        });
+    }
     moments.sort_unstable();
     Ok(moments)
 }
