@@ -8,7 +8,8 @@
 export SIZE=$((6 << 30))
 export MARKS=$((SIZE - (16 << 20)))
 
-# house_of_power: a directory of this run, and in it the root and containerd's on the disk; the daemons' run directories are not on it.
+# house_of_power: a directory of this run, and in it the root and containerd's on the disk; the daemons' run directories
+# are not on it.
 house_of_power() {
   house e2e
   # The same on both sides: containerd's records name it.
