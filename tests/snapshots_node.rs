@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ploop_snapshotter::link::{self, Servers, StartOptions};
 use ploop_snapshotter::snapshot::{
@@ -217,10 +217,15 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg(&self.point).status();
-        if !std::thread::panicking() {
-            assert!(done.unwrap().success(), "cannot unmount");
+        // A child that another test has just started holds our open files too, until it is a program of its own.
+        let begun = Instant::now();
+        let done = || Command::new("umount").arg(&self.point).status();
+        let mut gone = done().is_ok_and(|status| status.success());
+        while !gone && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+            gone = done().is_ok_and(|status| status.success());
         }
+        assert!(gone || std::thread::panicking(), "cannot unmount");
     }
 }
 
