@@ -1,7 +1,7 @@
 //! A take-over that somebody began and did not survive, made ready to be begun again.
 //!
-//! Up to Linux 6.15 the kernel begins the take-over of a device only if all its tags were fetched since
-//! the last one began. So a server that dies between the two leaves a device that nobody can begin to
+//! Linux 6.12 begins the take-over of a device only if all its tags were fetched since the last one
+//! began. So a server that dies between the two leaves a device that nobody can begin to
 //! take over; and if it had mapped the table of requests, nobody can go on where it stopped either: the
 //! kernel lets no other process map it until a take-over begins. A fetch needs no map. So a thread
 //! fetches every tag and ends: to the kernel a server came and died, as any other.
