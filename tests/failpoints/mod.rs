@@ -160,14 +160,20 @@ fn in_the_middle_of_a_flush() {
     }
 }
 
-/// Another disk is being attached: the caller hears nothing of it, and no half-made device stays.
-fn attaches(armed: &Armed) {
-    let server = &armed.server;
+/// Another disk, open.
+fn other(server: &Ploopd) -> (Delta, fs::File) {
     let delta = server.delta("other", 4 * MIB);
     let disk = server
         .attach("other", std::slice::from_ref(&delta))
         .unwrap();
     let file = open(&disk.device);
+    (delta, file)
+}
+
+/// Another disk is being attached: the caller hears nothing of it, and no half-made device stays.
+fn attaches(armed: &Armed) {
+    let server = &armed.server;
+    let (delta, file) = other(server);
     write(&file, MIB, &[7; 4096]);
     assert_eq!(read(&file, MIB, 4096), [7; 4096]);
     drop(file);
@@ -263,11 +269,7 @@ fn between_the_map_of_a_queue_and_its_first_fetch() {
 /// A server with another disk is killed, and the next ones die at these places.
 fn dies_as_it_takes_over(armed: &Armed, places: &[&str]) {
     let server = &armed.server;
-    let delta = server.delta("other", 4 * MIB);
-    let disk = server
-        .attach("other", std::slice::from_ref(&delta))
-        .unwrap();
-    let file = open(&disk.device);
+    let (delta, file) = other(server);
     write(&file, MIB, &[3; 4096]);
     // Some of them are passed by an attach too.
     for place in places {
