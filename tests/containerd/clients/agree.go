@@ -66,7 +66,7 @@ func (all *crowd) removeAll(ctx context.Context, containerd *client.Client, dire
 // same: containerd knows these, and the snapshotter knows these, and neither knows another.
 func same(ctx context.Context, containerd *client.Client, through snapshots.Snapshotter, direct, namespace, name string, wanted []string) error {
 	// A containerd that died between the snapshotter's answer and its own record clears up with its garbage.
-	if err := collect(ctx, containerd); err != nil {
+	if err := collect(ctx, containerd, through); err != nil {
 		return err
 	}
 	known, err := list(ctx, through)
@@ -101,8 +101,16 @@ func same(ctx context.Context, containerd *client.Client, through snapshots.Snap
 	return nil
 }
 
-// collect runs containerd's garbage collector, to its end.
-func collect(ctx context.Context, containerd *client.Client) error {
+// collect runs containerd's garbage collector, to its end. It looks at those snapshotters only from which something was
+// removed since it began or last looked, even when that look failed because the snapshotter was away: so one is removed.
+func collect(ctx context.Context, containerd *client.Client, through snapshots.Snapshotter) error {
+	const removed = "removed-before-the-collection"
+	if _, err := through.Prepare(ctx, removed, "", kept); err != nil {
+		return err
+	}
+	if err := through.Remove(ctx, removed); err != nil {
+		return err
+	}
 	service := containerd.LeasesService()
 	lease, err := service.Create(ctx, leases.WithRandomID())
 	if err != nil {
