@@ -43,7 +43,7 @@ fn preflight_says_what_is_there_and_what_is_lost_without() {
     let root = folder.path().join("not/yet/there");
     let config = folder.path().join("c.toml");
     let text = format!("root = {root:?}\nrun_dir = '/dev/shm/not-there'\n");
-    fs::write(&config, text).unwrap();
+    fs::write(&config, &text).unwrap();
     let before = fs::read_dir(folder.path()).unwrap().count();
     let (code, answer, _) = ploop(
         folder.path(),
@@ -75,6 +75,8 @@ fn preflight_says_what_is_there_and_what_is_lost_without() {
     }
     assert_eq!(row("run_dir on tmpfs")["state"], "ok");
     assert_eq!(row("root: holes")["state"], "ok");
+    // Of what nobody asked for nothing is said.
+    assert!(rows.iter().all(|row| row["what"] != "quota for users"));
     // What is there is seen from here too.
     let driver = Path::new("/dev/ublk-control").exists();
     assert_eq!(row("ublk driver")["state"] == "ok", driver);
@@ -82,8 +84,11 @@ fn preflight_says_what_is_there_and_what_is_lost_without() {
     assert_eq!(code, 0);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), before);
 
+    let asked = format!("{text}[names.mail]\nuser_quota = true\n");
+    fs::write(&config, asked).unwrap();
     let (code, text, _) = ploop(folder.path(), &["preflight", "--config", "c.toml"]);
     assert_eq!(code, 0);
+    assert!(text.contains("quota for users"), "{text}");
     assert_eq!(text.contains("outlive ploopd"), driver, "{text}");
     let (code, _, complaint) = ploop(folder.path(), &["preflight", "--config", "none.toml"]);
     assert_eq!(code, 1);

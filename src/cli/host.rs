@@ -294,3 +294,31 @@ pub(super) fn e2fsprogs() -> Result<Row> {
         Err(error) => row.bad(State::Missing, error.to_string(), "install e2fsprogs"),
     })
 }
+
+/// Whether limits for users can be kept inside a disk, as `user_quota` asks for.
+pub(super) fn user_quota() -> Row {
+    let row = Row::new(
+        "quota for users",
+        "no disk of a name with user_quota can be mounted",
+    );
+    let advice = "take a kernel with CONFIG_QUOTA and CONFIG_QFMT_V2, or leave user_quota out";
+    if !Path::new("/proc/sys/fs/quota").exists() {
+        return row.bad(State::Missing, "this kernel has none", advice);
+    }
+    if Path::new("/sys/module/quota_v2").exists() {
+        return row.good("quota_v2 is loaded");
+    }
+    let modules = Path::new("/lib/modules").join(release());
+    let lists: Vec<_> = ["modules.builtin", "modules.dep"]
+        .iter()
+        .filter_map(|list| read(modules.join(list)))
+        .collect();
+    if lists.iter().any(|list| list.contains("quota_v2.ko")) {
+        row.good("quota_v2 is among this kernel's modules")
+    } else if lists.is_empty() {
+        let found = format!("cannot be told: {} has no lists", modules.display());
+        row.bad(State::Less, found, "try: modprobe quota_v2")
+    } else {
+        row.bad(State::Missing, "no module quota_v2", advice)
+    }
+}

@@ -103,6 +103,9 @@ pub(super) fn preflight(config: &Config, style: Style) -> Result<Verdict> {
     ]);
     rows.extend(host::root(&config.root));
     rows.push(host::e2fsprogs()?);
+    if config.wants_user_quota() {
+        rows.push(host::user_quota());
+    }
 
     let transport = match (rights, driver, fuse_works) {
         (true, true, _) => Some("ublk"),

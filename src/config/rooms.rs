@@ -55,6 +55,13 @@ impl Config {
         }
     }
 
+    /// Is there a name whose disks keep limits for users inside?
+    #[must_use]
+    pub fn wants_user_quota(&self) -> bool {
+        let mut names = self.names.values();
+        names.any(|section| self.file_system_of(section).user_quota)
+    }
+
     /// How to reach a disk server; `path` is this configuration's file, which a server that we start
     /// reads too, and `beside` the folder of our own program.
     #[must_use]
