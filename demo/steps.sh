@@ -81,7 +81,9 @@ full_disk() {
   for c in greedy modest; do
     ctr run -d --snapshotter "$SNAPSHOTTER-small" "$(name_of busybox)" $c sleep 1000 || die "$c did not start"
   done
-  inside modest 'i=0; while [ $i -lt 20 ]; do dd if=/dev/urandom of=/f$i bs=64k count=16 2>/dev/null && sync && sha256sum /f$i >>/sums || echo bad >>/errors; i=$((i+1)); done; touch /done' &
+  # It flushes its own files: a sync of everything holds the inode of the other's deleted file for as long as it takes, and
+  # with it that file's blocks.
+  inside modest 'i=0; while [ $i -lt 20 ]; do dd if=/dev/urandom of=/f$i bs=64k count=16 conv=fsync 2>/dev/null && sha256sum /f$i >>/sums || echo bad >>/errors; i=$((i+1)); done; touch /done' &
   local neighbour=$!
   said=$(inside greedy 'dd if=/dev/zero of=/big bs=1M count=256; echo "dd ended with $?"' 2>&1)
   show <<<"$said"
