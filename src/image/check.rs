@@ -8,6 +8,7 @@ use super::Defect;
 use super::Error;
 use super::Seal;
 use super::Severity;
+use super::gaps;
 use super::ploop::write_header;
 use super::scan::{self, Scan};
 use crate::format::ploop::{FLAG_EMPTY, Header, InUse};
@@ -87,7 +88,7 @@ pub async fn check<F: File>(file: &F) -> Result<Report, Error> {
     defects.append(&mut scan.defects);
     let readable = defects.is_empty();
     oddities(&header, &scan, &mut defects);
-    unused(&header, &scan, length, &mut defects);
+    unused(file, &header, &scan, length, &mut defects)?;
     Ok(Report {
         length,
         header: Some(header),
@@ -178,10 +179,16 @@ fn oddities(header: &Header, scan: &Scan, defects: &mut Vec<Defect>) {
 }
 
 /// Space of the file that no entry names.
-fn unused(header: &Header, scan: &Scan, length: u64, defects: &mut Vec<Defect>) {
+fn unused<F: File>(
+    file: &F,
+    header: &Header,
+    scan: &Scan,
+    length: u64,
+    defects: &mut Vec<Defect>,
+) -> Result<(), Error> {
     let cluster = header.cluster();
     if length < header.index_len() {
-        return;
+        return Ok(());
     }
     let mut places: Vec<_> = scan.entries.iter().map(|(_, place)| *place).collect();
     places.sort_unstable();
@@ -190,18 +197,24 @@ fn unused(header: &Header, scan: &Scan, length: u64, defects: &mut Vec<Defect>) 
         if extension_is_there(header, &places, length) {
             // Its bitmap lies in clusters that no entry names: nothing can be said about those.
             defects.push(Defect::Extension(header.extension()));
-            return;
+            return Ok(());
         }
         defects.push(Defect::LostExtension(header.extension()));
     }
     let end = u64::from(scan.end(header).0);
     let whole = length / cluster.bytes();
     let rest = cluster.offset_in(length);
-    let holes = end - u64::from(header.first_data().0) - places.len() as u64;
+    let (holes, solid) = gaps::count(file, header, &places)?;
     if holes > 0 {
         defects.push(Defect::Holes {
             count: holes,
             bytes: holes * cluster.bytes(),
+        });
+    }
+    if solid > 0 {
+        defects.push(Defect::Unused {
+            count: solid,
+            bytes: solid * cluster.bytes(),
         });
     }
     if whole > end {
@@ -218,6 +231,7 @@ fn unused(header: &Header, scan: &Scan, length: u64, defects: &mut Vec<Defect>) 
     {
         defects.push(Defect::HalfTail { bytes: rest });
     }
+    Ok(())
 }
 
 fn extension_is_there(header: &Header, places: &[Place], length: u64) -> bool {

@@ -91,6 +91,15 @@ fn every_defect_is_found_and_nothing_else() {
         put(&mut bytes, 64, 1);
         bytes
     };
+    let unused = {
+        let mut bytes = image(&[(0, 1), (5, 3)], 4);
+        put(&mut bytes, 2 * SIZE + 40_000, 1);
+        bytes
+    };
+    let taken = Defect::Unused {
+        count: 1,
+        bytes: 65_536,
+    };
     let data = |found| {
         Defect::Header(format::Error::FirstData {
             found,
@@ -302,6 +311,7 @@ fn every_defect_is_found_and_nothing_else() {
             vec![two(1), Defect::HalfTail { bytes: 1 }],
         ),
         ("hole", image(&[(0, 1), (5, 3)], 4), vec![one]),
+        ("unused", unused, vec![taken]),
         ("index but no data", image(&[], 2), vec![two(1)]),
     ];
     for (name, bytes, defects) in cases {

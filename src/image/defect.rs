@@ -130,9 +130,17 @@ pub enum Defect {
         /// Bytes after the last whole cluster.
         bytes: u64,
     },
-    /// Clusters that no entry names, with used ones behind them.
-    #[error("{count} clusters inside the file are not used ({})", Bytes(*bytes))]
+    /// Clusters that no entry names, with used ones behind them, which take no space.
+    #[error("{count} clusters inside the file are holes that nothing uses ({})", Bytes(*bytes))]
     Holes {
+        /// How many.
+        count: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// Clusters that no entry names, with used ones behind them, which take space.
+    #[error("{count} clusters inside the file take space and are not used ({})", Bytes(*bytes))]
+    Unused {
         /// How many.
         count: u64,
         /// Their bytes.
@@ -177,7 +185,7 @@ impl Defect {
     pub fn severity(&self) -> Severity {
         match self {
             Self::InUse | Self::UnknownInUse(_) => Severity::Unclean,
-            Self::TailLeak { .. } | Self::HalfTail { .. } => Severity::Leak,
+            Self::TailLeak { .. } | Self::HalfTail { .. } | Self::Unused { .. } => Severity::Leak,
             Self::Holes { .. }
             | Self::NotEmpty(_)
             | Self::SmallDisk { .. }
@@ -266,7 +274,11 @@ impl Defect {
             Self::TailLeak { .. } | Self::HalfTail { .. } => {
                 "nothing is lost; `ploop check --repair` gives the space back"
             }
-            Self::Holes { .. } => "nothing is lost; a copy of the image will not have them",
+            Self::Holes { .. } => "nothing; they are only numbers",
+            Self::Unused { .. } => {
+                "nothing is lost; a top that was not closed in order gives them back when its disk is \
+                 attached again, and `ploop export` leaves them behind"
+            }
             Self::NotEmpty(_) => {
                 "harmless here; a strict reader would take the image for an empty one"
             }

@@ -13,6 +13,7 @@ pub mod raw;
 mod any;
 mod defect;
 mod error;
+mod gaps;
 mod grow;
 mod scan;
 mod seal;
@@ -20,6 +21,7 @@ mod seal;
 pub use any::{Format, Image};
 pub use defect::{Defect, Severity};
 pub use error::{Error, Kind};
+pub use gaps::free;
 pub use grow::{Grown, NotGrown, grow};
 pub use seal::Seal;
 

@@ -130,13 +130,16 @@ fn sealed(report: &Report, expected: Seal) -> Vec<Fault> {
 
 /// What the top of an active snapshot may not be.
 ///
-/// Whatever was placed but is not in the index yet lies behind its end; the server that opens it next
-/// finds it by the pending file, or cuts it off.
+/// Whatever was placed but is not in the index yet lies behind its end, or between what is; the server that
+/// opens it next finds it by the pending file, or cuts it off or out.
 fn top(report: &Report) -> Vec<Fault> {
     let after_crash = |defect: &Defect| {
         matches!(
             defect,
-            Defect::InUse | Defect::TailLeak { .. } | Defect::HalfTail { .. }
+            Defect::InUse
+                | Defect::TailLeak { .. }
+                | Defect::HalfTail { .. }
+                | Defect::Unused { .. }
         )
     };
     if !report.defects.contains(&Defect::InUse) {
