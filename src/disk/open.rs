@@ -1,7 +1,6 @@
 //! From a chain's files to a disk that is ready to live on a shard. Blocks; runs on a thread of its own.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +14,10 @@ use super::place::Writable;
 use super::serve::Disk;
 use super::shard::Build;
 use super::shared::Shared;
+use crate::causes::in_full;
 use crate::chain::{Chains, OpenTop, Top};
-use crate::image::{Header, ploop};
-use crate::io::{Bug, File, Uring, sabotaged};
+use crate::image::{self, Header, ploop};
+use crate::io::{Bug, Direct, File, Uring, now, sabotaged};
 use crate::units::{Cluster, Place};
 
 /// A disk about to live.
@@ -85,26 +85,30 @@ impl ReadyTop<Uring> {
     fn new(open: OpenTop, spec: &Spec, boot: [u8; 16]) -> Result<Self, Error> {
         let OpenTop { file, image, .. } = open;
         let header = image.header;
-        let identity = Identity::new(file.as_file(), boot, header.entries(), header.cluster())
-            .map_err(|source| Error::Io {
-                id: spec.id.clone(),
-                source,
-            })?;
+        let io = |source| Error::Io {
+            id: spec.id.clone(),
+            source,
+        };
+        let identity =
+            Identity::new(file.as_file(), boot, header.entries(), header.cluster()).map_err(io)?;
         // This thread has no ring.
-        let set_len = |file: &Uring, len| file.as_file().set_len(len);
-        Self::recover(file, image, &identity, (&spec.id, &spec.pending), set_len)
+        let direct = file.as_file().try_clone().and_then(Direct::new);
+        let direct = direct.map_err(io)?;
+        Self::recover(file, &direct, image, &identity, (&spec.id, &spec.pending))
     }
 }
 
 impl<F: File> ReadyTop<F> {
-    /// Takes over what an earlier process has answered for, and cuts off what it has not. `names`: the
-    /// disk's, and its pending file's.
+    /// Takes over what an earlier process has answered for, and cuts off and out what it has not. `direct`:
+    /// the same file, which answers at once. Names: the disk's, and its pending file's.
+    ///
+    /// Nobody else writes to the file: a dead process' own writes hold the lock until they are done.
     pub(super) fn recover(
         file: F,
+        direct: &impl File,
         image: ploop::Opened,
         identity: &Identity,
         (id, path): (&str, &Path),
-        set_len: impl FnOnce(&F, u64) -> io::Result<()>,
     ) -> Result<Self, Error> {
         let io = |source| Error::Io {
             id: id.to_owned(),
@@ -129,6 +133,10 @@ impl<F: File> ReadyTop<F> {
                 "took over map entries that an earlier process had answered for"
             );
         }
+        let mut used: Vec<_> = image.entries.iter().map(|(_, place)| *place).collect();
+        if !sabotaged(Bug::UnusedTooMuch) {
+            used.extend(left.iter().map(|(_, place)| *place));
+        }
         let mut top = Top::new(&image.entries, end);
         for (cluster, place) in left {
             top.publish(cluster, place);
@@ -136,7 +144,10 @@ impl<F: File> ReadyTop<F> {
         // Whatever lies behind the last place was never answered for. Fresh space must read as zeros.
         let length = cluster.start_of_place(end);
         if !sabotaged(Bug::TailStays) {
-            set_len(&file, length).map_err(io)?;
+            now(direct.set_len(length)).map_err(io)?;
+        }
+        if image.was_in_use && !sabotaged(Bug::UnusedStays) {
+            free_unused(direct, &header, used, id);
         }
         Ok(Self {
             file,
@@ -161,6 +172,28 @@ impl<F: File> ReadyTop<F> {
             changed: Gate::default(),
             rounds: Rounds::default(),
         }
+    }
+}
+
+/// Gives back what an earlier process has placed and not answered for, before something that it has. A power cut
+/// leaves much of it: all that was written since the last flush, if one page of the index came through.
+///
+/// The index is durable since the image was marked as in use: no older one can come back. These places are
+/// never given out again.
+fn free_unused(file: &impl File, header: &Header, used: Vec<Place>, id: &str) {
+    match now(image::free(file, header, used)) {
+        Ok(0) => {}
+        Ok(bytes) => tracing::info!(
+            disk = id,
+            bytes,
+            "gave back what an earlier process had written and never answered for"
+        ),
+        // It is only space; the next one tries again.
+        Err(error) => tracing::warn!(
+            disk = id,
+            error = in_full(&error),
+            "cannot give back what an earlier process had written and never answered for"
+        ),
     }
 }
 

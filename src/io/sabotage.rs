@@ -37,6 +37,10 @@ pub(crate) enum Bug {
     TailStays,
     /// What a crash left behind the last place is cut off, and with it what only the pending file names.
     TailCutTooShort,
+    /// What a crash left between the places that are used takes its space for good.
+    UnusedStays,
+    /// What a crash left between the places that are used is freed, and with it what only the pending file names.
+    UnusedTooMuch,
     /// What an earlier process wrote is taken for synced: by the first flush, and by who opens an image
     /// that is marked already. (Each of the two syncs alone is enough.)
     CleanAtOpen,

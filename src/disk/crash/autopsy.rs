@@ -1,5 +1,6 @@
 //! Opens what a stop has left, with the code that opens it in life, and holds it against what may be.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,8 +20,8 @@ use crate::disk::shared::Shared;
 use crate::image::{Defect, Format, Image, Seal, Severity, check, ploop};
 use crate::io::crash::{Contents, CrashFile};
 use crate::io::sectors::{self, BYTES, Id};
-use crate::io::{Piece, Pool, now};
-use crate::units::ByteRange;
+use crate::io::{File, Piece, Pool, now};
+use crate::units::{ByteRange, Cluster, Place};
 
 /// A disk over simulated files.
 pub(super) type CrashDisk = Disk<CrashFile>;
@@ -34,10 +35,9 @@ pub(super) fn open(
     pool: &Rc<Pool>,
 ) -> Result<CrashDisk, String> {
     let image = now(ploop::open_top(top)).map_err(|error| told("the top is refused", &error))?;
-    let set_len = |file: &CrashFile, len| now(crate::io::File::set_len(file, len));
     let identity = identity.with(image.header.entries());
     let size = image.header.size();
-    let ready = ReadyTop::recover(top.clone(), image, &identity, ("crash", pending), set_len)
+    let ready = ReadyTop::recover(top.clone(), top, image, &identity, ("crash", pending))
         .map_err(|error| told("the top cannot be taken over", &error))?;
     Ok(disk(base, Some(ready), size, pool))
 }
@@ -160,6 +160,7 @@ impl Table {
             .as_ref()
             .is_some_and(|it| it.top.borrow().pending() > 0);
         opened(&top, kept)?;
+        space(&top, &disk)?;
 
         let once = (top.view().kernel, map(&disk));
         drop(disk);
@@ -260,16 +261,19 @@ impl Table {
 
 /// Which cluster is where, and where fresh space begins.
 fn map(disk: &CrashDisk) -> Vec<Option<u32>> {
+    let end = disk.writable.iter().map(|it| Some(it.top.borrow().end().0));
+    places(disk).into_iter().chain(end).collect()
+}
+
+/// Which place each cluster of the regions has in the top.
+fn places(disk: &CrashDisk) -> Vec<Option<u32>> {
     let Some(writable) = &disk.writable else {
         return Vec::new();
     };
     let top = writable.top.borrow();
     let clusters = layout::regions().filter_map(|(_, range)| disk.base.cluster().clusters(range));
-    let places = clusters.flatten().map(|cluster| {
-        let place = top.map().find(crate::units::Cluster(cluster));
-        place.map(|place| place.0)
-    });
-    places.chain([Some(top.end().0)]).collect()
+    let place = |cluster| top.map().find(Cluster(cluster)).map(|place| place.0);
+    clusters.flatten().map(place).collect()
 }
 
 fn wrong(sector: usize, bytes: &[u8]) -> String {
@@ -302,6 +306,28 @@ fn raw(top: &CrashFile, closing: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// Every place that was ever given out is used, or takes no space.
+fn space(top: &CrashFile, disk: &CrashDisk) -> Result<(), String> {
+    let Some(writable) = &disk.writable else {
+        return Ok(());
+    };
+    let used: HashSet<_> = places(disk).into_iter().flatten().collect();
+    let (first, end) = (
+        writable.header.get().first_data(),
+        writable.top.borrow().end(),
+    );
+    for place in (first.0..end.0).filter(|place| !used.contains(place)) {
+        let start = layout::cluster().start_of_place(Place(place));
+        let data = top
+            .next_data(start)
+            .map_err(|error| told("next_data", &error))?;
+        if data.is_some_and(|run| run.start < start + layout::CLUSTER) {
+            return Err(format!("place {place} takes space, and nothing uses it"));
+        }
+    }
+    Ok(())
+}
+
 /// What must be true of one that is open. `kept`: does the pending file name places beyond the index?
 fn opened(top: &CrashFile, kept: bool) -> Result<(), String> {
     let report = now(check::check(top)).map_err(|error| told("check", &error))?;
@@ -311,7 +337,7 @@ fn opened(top: &CrashFile, kept: bool) -> Result<(), String> {
     for defect in &report.defects {
         match defect {
             Defect::InUse | Defect::Holes { .. } => {}
-            Defect::TailLeak { .. } if kept => {}
+            Defect::TailLeak { .. } | Defect::Unused { .. } if kept => {}
             defect => return Err(format!("when it was opened: {defect}")),
         }
     }
