@@ -15,6 +15,7 @@ mod disk_servers;
 mod failpoints;
 mod golden;
 mod host_blocks;
+mod host_faults;
 mod host_full;
 mod model;
 mod service;

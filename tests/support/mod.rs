@@ -7,3 +7,4 @@ pub(crate) mod images;
 pub(crate) mod openvz;
 pub(crate) mod ploopd;
 pub(crate) mod qemu;
+pub(crate) mod unsynced;
