@@ -7,6 +7,7 @@ mod client;
 mod daemon;
 mod door;
 mod double;
+mod hostile;
 mod listed;
 mod real;
 // A release build has no failpoints.
