@@ -51,7 +51,7 @@ pub fn spent_journal(file: &File, start: u64, path: &Path) -> Result<Vec<ByteRan
     if superblock.needs_recovery || !superblock.clean {
         return Ok(Vec::new());
     }
-    Ok(blocks(&bytes, superblock.blocks)
+    Ok(blocks(&bytes, superblock.block, superblock.blocks)
         .unwrap_or_default()
         .into_iter()
         .map(|(first, count)| ByteRange::new(first * superblock.block, count * superblock.block))
@@ -59,8 +59,8 @@ pub fn spent_journal(file: &File, start: u64, path: &Path) -> Result<Vec<ByteRan
 }
 
 /// The journal's blocks without its first: first and count of each run. `None` for what is not
-/// understood.
-fn blocks(bytes: &[u8; LEN], all: u64) -> Option<Vec<(u64, u64)>> {
+/// understood, or cannot be: a run that lies over another, over the superblock, or where no byte has a number.
+fn blocks(bytes: &[u8; LEN], size: u64, all: u64) -> Option<Vec<(u64, u64)>> {
     let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let u32_at =
         |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -69,7 +69,8 @@ fn blocks(bytes: &[u8; LEN], all: u64) -> Option<Vec<(u64, u64)>> {
     if !inside || u16_at(MAP) != MAP_MAGIC || depth != 0 || !(1..=MOST).contains(&extents) {
         return None;
     }
-    let mut runs = Vec::new();
+    let lowest = (AT + LEN as u64).div_ceil(size);
+    let mut runs: Vec<(u64, u64)> = Vec::new();
     let mut next = 0;
     for extent in 0..usize::from(extents) {
         let at = MAP + 12 + 12 * extent;
@@ -79,13 +80,24 @@ fn blocks(bytes: &[u8; LEN], all: u64) -> Option<Vec<(u64, u64)>> {
             return None;
         }
         let end = first.checked_add(u64::from(len))?;
-        if first == 0 || end > all {
+        end.checked_mul(size)?;
+        if first < lowest || end > all {
             return None;
         }
         next = next.checked_add(u32::from(len))?;
-        // The journal's own superblock stays.
-        let skip = u64::from(extent == 0);
-        runs.push((first + skip, u64::from(len) - skip));
+        runs.push((first, u64::from(len)));
+    }
+    let mut sorted = runs.clone();
+    sorted.sort_unstable();
+    if sorted
+        .windows(2)
+        .any(|pair| pair[0].0 + pair[0].1 > pair[1].0)
+    {
+        return None;
+    }
+    // The journal's own superblock stays.
+    if let Some((first, count)) = runs.first_mut() {
+        (*first, *count) = (*first + 1, *count - 1);
     }
     Some(runs)
 }
@@ -147,8 +159,22 @@ mod tests {
         put(0x10c, &[0x0a, 0xf3, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
         put(0x118, &[0, 0, 0, 0, 8, 0, 0, 0, 100, 0, 0, 0]);
         put(0x124, &[8, 0, 0, 0, 4, 0, 0, 0, 200, 0, 0, 0]);
-        assert_eq!(blocks(&sound, 1000), Some(vec![(101, 7), (200, 4)]));
-        assert_eq!(blocks(&sound, 203), None, "beyond the end");
+        let found = |bytes: &[u8; LEN]| blocks(bytes, 4096, 1000);
+        assert_eq!(found(&sound), Some(vec![(101, 7), (200, 4)]));
+        assert_eq!(blocks(&sound, 4096, 203), None, "beyond the end");
+        // A run over the other one's first block or last, and over the superblock.
+        for first in [100, 107, 97] {
+            let mut other = sound;
+            other[0x12c] = first;
+            assert_eq!(found(&other), None, "{first}");
+        }
+        let mut other = sound;
+        other[0x12c] = 1;
+        assert_eq!(found(&other), Some(vec![(101, 7), (1, 4)]));
+        assert_eq!(blocks(&other, 1024, 1000), None, "the superblock's");
+        let mut other = sound;
+        other[0x12a..0x130].fill(0xff);
+        assert_eq!(blocks(&other, 1 << 16, u64::MAX), None, "2^64 and more");
         for (at, byte) in [
             (0x5c, 0),
             (0xe0, 9),
@@ -164,7 +190,7 @@ mod tests {
         ] {
             let mut other = sound;
             other[at] = byte;
-            assert_eq!(blocks(&other, 1000), None, "byte {at:#x}");
+            assert_eq!(found(&other), None, "byte {at:#x}");
         }
     }
 }
