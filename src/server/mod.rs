@@ -9,6 +9,8 @@ mod build;
 mod claims;
 mod disks;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lock;
 mod process;
 mod recover;
