@@ -2,58 +2,16 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::tool;
 use crate::units::Bytes;
 
 /// Why a file system could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A program that we need is not there.
-    #[error("{program} was not found in {places}: install e2fsprogs")]
-    NoProgram {
-        /// Its name.
-        program: &'static str,
-        /// Where we looked.
-        places: String,
-    },
-    /// A program is too old.
-    #[error("{path} is of e2fsprogs {found}, at least {needed} is needed")]
-    OldProgram {
-        /// The program.
-        path: PathBuf,
-        /// What it says of itself.
-        found: String,
-        /// What we need.
-        needed: String,
-    },
-    /// A program could not be started or waited for.
-    #[error("cannot run {path}")]
-    Run {
-        /// The program.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A program ended badly.
-    #[error("{command} ended with {status}: {output}")]
-    Program {
-        /// The program and its arguments.
-        command: String,
-        /// How it ended.
-        status: String,
-        /// What it printed.
-        output: String,
-    },
-    /// A program did not end in time; it was killed.
-    #[error("{command} did not end within {limit:?}")]
-    Timeout {
-        /// The program and its arguments.
-        command: String,
-        /// What it was given.
-        limit: Duration,
-    },
+    /// A program is missing or too old, or ended badly.
+    #[error(transparent)]
+    Tool(#[from] tool::Error),
     /// The size is none that we make file systems of.
     #[error("{size} bytes is no size for an ext4 file system: {why}")]
     BadSize {

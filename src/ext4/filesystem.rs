@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::check_size;
 use super::{Error, Layout, Superblock, Tools};
+use crate::tool;
 
 /// An ext4 file system in a file.
 #[derive(Clone, Debug)]
@@ -51,11 +52,11 @@ impl Filesystem {
         let made = Self::at(path);
         let left = made.names_in_root(tools).await?;
         if left != [".", ".."] {
-            return Err(Error::Program {
+            return Err(Error::Tool(tool::Error::Failed {
                 command: format!("debugfs -w -R 'rmdir lost+found' {target}"),
                 status: "status 0".to_owned(),
                 output: format!("{}; the root still holds {left:?}", said.trim()),
-            });
+            }));
         }
         if layout.user_quota() {
             // Only now: mkfs would count lost+found too, and debugfs does not tell the quota that it is gone.
@@ -82,7 +83,7 @@ impl Filesystem {
     /// for anything is left out, so that the file system may be some MiB smaller than asked for.
     ///
     /// # Errors
-    /// [`Error::TooSmall`] with what is used, [`Error::BadSize`], [`Error::Program`] with what resize2fs said.
+    /// [`Error::TooSmall`] with what is used, [`Error::BadSize`], [`Error::Tool`] with what resize2fs said.
     pub async fn resize(&self, size: u64, tools: &Tools) -> Result<(), Error> {
         check_size(size)?;
         let before = Superblock::read(&self.path)?;
@@ -96,19 +97,19 @@ impl Filesystem {
         let done = tools.resize.run(&["-f", &target, &kibibytes]).await?;
         match done.success() {
             Ok(_) => Ok(()),
-            Err(Error::Program { output, .. })
+            Err(tool::Error::Failed { output, .. })
                 if size < before.size()
                     && (output.contains("smaller than minimum")
                         || output.contains("Not enough space")) =>
             {
                 Err(too_small())
             }
-            Err(Error::Program { output, .. })
+            Err(tool::Error::Failed { output, .. })
                 if output.contains("Permission denied to resize") =>
             {
                 Err(Error::NotPermitted)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -116,7 +117,7 @@ impl Filesystem {
     /// unmounted in order.
     ///
     /// # Errors
-    /// [`Error::Program`] with what tune2fs said.
+    /// [`Error::Tool`] with what tune2fs said.
     pub async fn keep_user_quota(&self, tools: &Tools) -> Result<(), Error> {
         let target = self.path.to_string_lossy();
         let words = ["-O", "quota", "-Q", "usrquota,grpquota", &target];
@@ -133,7 +134,7 @@ impl Filesystem {
     /// Is the file system whole? Changes nothing.
     ///
     /// # Errors
-    /// [`Error::Program`] with everything that e2fsck found.
+    /// [`Error::Tool`] with everything that e2fsck found.
     pub async fn check(&self, tools: &Tools) -> Result<(), Error> {
         let target = self.path.to_string_lossy();
         tools.e2fsck.run(&["-fn", &target]).await?.success()?;

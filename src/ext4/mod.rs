@@ -5,7 +5,7 @@ mod filesystem;
 mod journal;
 mod layout;
 mod superblock;
-mod tool;
+mod tools;
 mod words;
 
 pub use error::Error;
@@ -13,5 +13,5 @@ pub use filesystem::Filesystem;
 pub use journal::spent_journal;
 pub use layout::{Choices, Layout};
 pub use superblock::Superblock;
-pub use tool::Tools;
+pub use tools::Tools;
 pub use words::MkfsOptions;

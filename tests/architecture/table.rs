@@ -27,8 +27,10 @@ pub(super) const ROOMS: &[Room] = &[
     room("seat", &["lock"]),
     // How a unix socket is made and guarded: every daemon and every door needs the same care.
     room("socket", &[]),
+    // A program of the system, found and run: each kind of file system has programs of its own.
+    room("tool", &[]),
     room("units", &[]),
-    room("ext4", &["units"]),
+    room("ext4", &["tool", "units"]),
     room("format", &["units"]),
     room("io", &["units"]),
     // What Kubernetes asks for, over containerd's NRI: it knows sizes and keys, and nothing of disks.
@@ -92,8 +94,17 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "config",
         &[
-            "seat", "socket", "units", "ext4", "nri", "observe", "device", "server", "link",
-            "snapshot", "service",
+            "seat",
+            "socket",
+            "units",
+            "ext4",
+            "nri",
+            "observe",
+            "device",
+            "server",
+            "link",
+            "snapshot",
+            "service",
         ],
     ),
     // `config`: which root and run directory the tool means. `seat`, `ublk`: what this kernel offers is for a
@@ -102,8 +113,19 @@ pub(super) const ROOMS: &[Room] = &[
     room(
         "cli",
         &[
-            "lock", "proto", "seat", "units", "ext4", "format", "io", "image", "ublk", "chain",
-            "link", "snapshot", "config",
+            "lock",
+            "proto",
+            "seat",
+            "units",
+            "ext4",
+            "format",
+            "io",
+            "image",
+            "ublk",
+            "chain",
+            "link",
+            "snapshot",
+            "config",
         ],
     ),
     room(

@@ -1,15 +1,14 @@
-//! The only place that starts a program: where it is, how old it is, how long it may take.
+//! The only place that starts programs of the system: where it is, how old it is, how long it may take.
 //!
 //! Programs are found in fixed directories, never through `PATH`, and run with an environment of our
 //! own: no message in another language, no configuration from somewhere.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
-
-use super::Error;
 
 /// Where programs of the system are.
 const PLACES: [&str; 6] = [
@@ -20,60 +19,90 @@ const PLACES: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
 ];
-/// The first e2fsprogs with every option that we use.
-const OLDEST: (u32, u32) = (1, 43);
 /// Of a program's output, an error shows so much of the end.
 const SHOWN: usize = 2000;
 
-/// The programs of e2fsprogs that we use.
-#[derive(Clone, Debug)]
-pub struct Tools {
-    pub(super) mkfs: Tool,
-    pub(super) debugfs: Tool,
-    pub(super) e2fsck: Tool,
-    pub(super) resize: Tool,
-    pub(super) tune: Tool,
+/// Why a program was of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not there.
+    #[error("{program} was not found in {places}: install {package}")]
+    Missing {
+        /// Its name.
+        program: &'static str,
+        /// Where we looked.
+        places: String,
+        /// What brings it.
+        package: &'static str,
+    },
+    /// It is too old.
+    #[error("{path} is of {package} {found}, at least {needed} is needed")]
+    Old {
+        /// The program.
+        path: PathBuf,
+        /// What brings it.
+        package: &'static str,
+        /// What it says of itself.
+        found: String,
+        /// What we need.
+        needed: String,
+    },
+    /// It could not be started or waited for.
+    #[error("cannot run {path}")]
+    Run {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended badly.
+    #[error("{command} ended with {status}: {output}")]
+    Failed {
+        /// The program and its arguments.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it printed.
+        output: String,
+    },
+    /// It did not end in time, and was killed.
+    #[error("{command} did not end within {limit:?}")]
+    Timeout {
+        /// The program and its arguments.
+        command: String,
+        /// What it was given.
+        limit: Duration,
+    },
 }
 
-impl Tools {
-    /// Finds the programs and asks how old they are.
-    ///
-    /// # Errors
-    /// [`Error::NoProgram`], [`Error::OldProgram`].
-    pub async fn find() -> Result<Self, Error> {
-        let places = PLACES.map(Path::new);
-        let tools = Self {
-            mkfs: Tool::find("mkfs.ext4", &places)?,
-            debugfs: Tool::find("debugfs", &places)?,
-            e2fsck: Tool::find("e2fsck", &places)?,
-            resize: Tool::find("resize2fs", &places)?,
-            tune: Tool::find("tune2fs", &places)?,
-        };
-        tools.mkfs.check_version().await?;
-        Ok(tools)
-    }
-}
+/// A version of a program: `1.47`.
+pub type Version = (u32, u32);
 
 /// One program.
 #[derive(Clone, Debug)]
-pub(super) struct Tool {
+pub struct Tool {
     path: PathBuf,
+    package: &'static str,
     limit: Duration,
 }
 
 /// What a program said.
 #[derive(Debug)]
-pub(super) struct Output {
+pub struct Output {
     /// Its exit status; none if a signal ended it.
-    pub(super) status: Option<i32>,
+    pub status: Option<i32>,
     /// What it printed on both streams.
-    pub(super) text: String,
+    pub text: String,
     command: String,
 }
 
 impl Output {
-    /// An error unless the program ended with 0.
-    pub(super) fn success(self) -> Result<String, Error> {
+    /// What it printed, if it ended with 0.
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    pub fn success(self) -> Result<String, Error> {
         if self.status == Some(0) {
             return Ok(self.text);
         }
@@ -81,13 +110,14 @@ impl Output {
     }
 
     /// The program's end as an error.
-    pub(super) fn failure(self) -> Error {
+    #[must_use]
+    pub fn failure(self) -> Error {
         let text = self.text.trim();
         let from = text.len().saturating_sub(SHOWN);
         let from = (from..=text.len())
             .find(|at| text.is_char_boundary(*at))
             .unwrap_or(text.len());
-        Error::Program {
+        Error::Failed {
             command: self.command,
             status: self
                 .status
@@ -98,8 +128,19 @@ impl Output {
 }
 
 impl Tool {
-    /// Looks for a program.
-    fn find(program: &'static str, places: &[&Path]) -> Result<Self, Error> {
+    /// Looks for a program of this package.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn find(program: &'static str, package: &'static str) -> Result<Self, Error> {
+        Self::find_in(program, package, &PLACES.map(Path::new))
+    }
+
+    fn find_in(
+        program: &'static str,
+        package: &'static str,
+        places: &[&Path],
+    ) -> Result<Self, Error> {
         let found = places.iter().map(|place| place.join(program)).find(|path| {
             use std::os::unix::fs::PermissionsExt;
             path.metadata()
@@ -107,19 +148,24 @@ impl Tool {
         });
         let Some(path) = found else {
             let places: Vec<_> = places.iter().map(|place| place.to_string_lossy()).collect();
-            return Err(Error::NoProgram {
+            return Err(Error::Missing {
                 program,
                 places: places.join(", "),
+                package,
             });
         };
         Ok(Self {
             path,
+            package,
             limit: Duration::from_secs(120),
         })
     }
 
     /// Runs it to its end, or kills it when the time is up.
-    pub(super) async fn run(&self, arguments: &[&str]) -> Result<Output, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Run`], [`Error::Timeout`]; how it ended is in its output.
+    pub async fn run(&self, arguments: &[&str]) -> Result<Output, Error> {
         let command = format!("{} {}", self.path.display(), arguments.join(" "));
         let child = Command::new(&self.path)
             .args(arguments)
@@ -149,26 +195,32 @@ impl Tool {
         })
     }
 
-    async fn check_version(&self) -> Result<(), Error> {
+    /// Its version, if that is not older than `oldest`.
+    ///
+    /// # Errors
+    /// [`Error::Old`], and whatever hinders it from saying.
+    pub async fn version(&self, oldest: Version) -> Result<Version, Error> {
         let text = self.run(&["-V"]).await?.success()?;
         let found = version(&text);
-        if found.is_some_and(|found| found >= OLDEST) {
-            return Ok(());
+        match found {
+            Some(found) if found >= oldest => Ok(found),
+            _ => Err(Error::Old {
+                path: self.path.clone(),
+                package: self.package,
+                found: found.map_or_else(
+                    || format!("an unknown version ({:?})", text.trim()),
+                    |(major, minor)| format!("{major}.{minor}"),
+                ),
+                needed: format!("{}.{}", oldest.0, oldest.1),
+            }),
         }
-        Err(Error::OldProgram {
-            path: self.path.clone(),
-            found: found.map_or_else(
-                || format!("an unknown version ({:?})", text.trim()),
-                |(major, minor)| format!("{major}.{minor}"),
-            ),
-            needed: format!("{}.{}", OLDEST.0, OLDEST.1),
-        })
     }
 }
 
-/// Reads `mke2fs 1.47.0 (5-Feb-2023)`, and `1.45-rc1`.
-fn version(text: &str) -> Option<(u32, u32)> {
-    let word = text.split_whitespace().nth(1)?;
+/// Reads `mke2fs 1.47.0 (5-Feb-2023)`, `mke2fs 1.45-rc1` and `mkfs.xfs version 6.1.0`.
+fn version(text: &str) -> Option<Version> {
+    let mut words = text.split_whitespace().skip(1);
+    let word = words.find(|word| *word != "version")?;
     let mut numbers = word
         .split(|c: char| !c.is_ascii_digit())
         .map(str::parse::<u32>);
@@ -180,7 +232,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use super::{Error, Tool, Tools, version};
+    use super::{Error, Tool, version};
 
     /// A program of ours.
     ///
@@ -207,13 +259,9 @@ mod tests {
             Some((1, 47))
         );
         assert_eq!(version("mke2fs 1.43-WIP (1-Jan-2016)"), Some((1, 43)));
+        assert_eq!(version("mkfs.xfs version 6.1.0"), Some((6, 1)));
         assert_eq!(version("mke2fs"), None);
         assert_eq!(version("mke2fs version nine"), None);
-    }
-
-    #[tokio::test]
-    async fn the_systems_programs_are_found() {
-        Tools::find().await.unwrap();
     }
 
     #[tokio::test]
@@ -224,8 +272,8 @@ mod tests {
             "mkfs.ext4",
             "echo 'mke2fs 1.42.9 (28-Dec-2013)' >&2",
         );
-        let tool = Tool::find("mkfs.ext4", &[dir.path()]).unwrap();
-        let error = tool.check_version().await.unwrap_err();
+        let tool = Tool::find_in("mkfs.ext4", "e2fsprogs", &[dir.path()]).unwrap();
+        let error = tool.version((1, 43)).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
@@ -239,7 +287,7 @@ mod tests {
     async fn a_failure_shows_what_was_printed() {
         let dir = tempfile::tempdir().unwrap();
         script(dir.path(), "e2fsck", "echo out; echo wrong >&2; exit 4");
-        let tool = Tool::find("e2fsck", &[dir.path()]).unwrap();
+        let tool = Tool::find_in("e2fsck", "e2fsprogs", &[dir.path()]).unwrap();
         let error = tool
             .run(&["-fn", "x"])
             .await
@@ -259,7 +307,7 @@ mod tests {
         let pid = dir.path().join("pid");
         let text = format!("echo $$ > {}; exec sleep 600", pid.display());
         script(dir.path(), "debugfs", &text);
-        let mut tool = Tool::find("debugfs", &[dir.path()]).unwrap();
+        let mut tool = Tool::find_in("debugfs", "e2fsprogs", &[dir.path()]).unwrap();
         tool.limit = Duration::from_millis(300);
         assert!(matches!(tool.run(&[]).await, Err(Error::Timeout { .. })));
         let pid = std::fs::read_to_string(&pid).unwrap();
@@ -279,7 +327,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Not executable: as good as absent.
         std::fs::write(dir.path().join("debugfs"), "").unwrap();
-        let error = Tool::find("debugfs", &[dir.path()]).unwrap_err();
+        let error = Tool::find_in("debugfs", "e2fsprogs", &[dir.path()]).unwrap_err();
         assert!(error.to_string().contains("install e2fsprogs"), "{error}");
     }
 }
