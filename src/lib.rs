@@ -20,6 +20,7 @@ pub mod io;
 pub mod nri;
 pub mod observe;
 pub mod store;
+pub mod xfs;
 
 pub mod image;
 pub mod ublk;

@@ -32,6 +32,7 @@ pub(super) const ROOMS: &[Room] = &[
     room("units", &[]),
     room("ext4", &["tool", "units"]),
     room("format", &["units"]),
+    room("xfs", &["tool", "units"]),
     room("io", &["units"]),
     // What Kubernetes asks for, over containerd's NRI: it knows sizes and keys, and nothing of disks.
     room("nri", &["causes", "proto", "units"]),
