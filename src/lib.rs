@@ -22,6 +22,7 @@ pub mod observe;
 pub mod store;
 pub mod xfs;
 
+pub mod filesystem;
 pub mod image;
 pub mod ublk;
 

@@ -12,6 +12,6 @@ pub use error::Error;
 pub use filesystem::Filesystem;
 pub use journal::spent_journal;
 pub use layout::{Choices, Layout};
-pub use superblock::Superblock;
+pub use superblock::{Superblock, is_ext4};
 pub use tools::Tools;
 pub use words::MkfsOptions;

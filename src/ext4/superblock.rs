@@ -53,6 +53,12 @@ pub struct Superblock {
     pub user_quota: bool,
 }
 
+/// Do these first 2 KiB of a disk say that an ext4 begins there?
+#[must_use]
+pub fn is_ext4(first: &[u8; 2048]) -> bool {
+    first[1024 + 0x38..][..2] == MAGIC.to_le_bytes()
+}
+
 impl Superblock {
     /// Reads it from a file or device.
     ///

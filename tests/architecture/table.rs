@@ -38,6 +38,8 @@ pub(super) const ROOMS: &[Room] = &[
     room("nri", &["causes", "proto", "units"]),
     room("store", &["units"]),
     room("observe", &["socket", "units"]),
+    // Both kinds alike: who keeps disks need not know which one has what.
+    room("filesystem", &["tool", "units", "ext4", "xfs"]),
     room("image", &["units", "format", "io"]),
     // `units`: a request's range.
     room("ublk", &["node", "units", "io"]),
@@ -91,7 +93,8 @@ pub(super) const ROOMS: &[Room] = &[
         "service",
         &["causes", "proto", "socket", "units", "store", "snapshot"],
     ),
-    // `device`: the word for the transport that is asked for. `ext4`: what may be chosen about a file system.
+    // `device`: the word for the transport that is asked for. `filesystem`, `ext4`, `xfs`: what may be chosen about a
+    // file system, and what not.
     room(
         "config",
         &[
