@@ -1,13 +1,14 @@
 //! Snapshots on real devices: a disk server of our own, ext4 mounted as containerd would, as root.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use ploop_snapshotter::snapshot::{ErrorKind, Labels, Mount};
+use ploop_snapshotter::snapshot::{ErrorKind, Labels, Mount, NameOptions};
 
-use node::{Mounted, Node, chain, names, try_mount, usual};
+use node::{Mounted, Node, chain, names, try_mount, usual, whole};
 
 #[path = "snapshots_checked.rs"]
 mod checked;
@@ -19,11 +20,17 @@ mod node;
 mod sizes;
 #[path = "snapshots_users.rs"]
 mod users;
+#[path = "snapshots_xfs.rs"]
+mod xfs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_made_stacked_seen_and_removed() {
-    use std::os::unix::fs::MetadataExt;
-    let node = Node::new().await;
+    layers(usual()).await;
+}
+
+/// The same of any kind of file system.
+async fn layers(kind: NameOptions) {
+    let node = Node::of(kind).await;
     let mounts = node.prepare("a", "").await;
     let mounted = Mounted::new(&mounts, &node.point("a"));
     assert_eq!(names(&mounted.point), [""; 0], "a fresh root is empty");
@@ -83,7 +90,12 @@ async fn layers_are_made_stacked_seen_and_removed() {
 /// `nerdctl commit` and `ctr snapshots diff` mount a running container's disk again, read only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_containers_disk_is_bound_and_not_committed() {
-    let node = Node::new().await;
+    running(usual()).await;
+}
+
+/// The same of any kind of file system.
+async fn running(kind: NameOptions) {
+    let node = Node::of(kind).await;
     node.layer("A", "", |root| fs::write(root.join("one"), "1").unwrap())
         .await;
     let mounts = node.prepare("c", "A").await;
@@ -121,10 +133,12 @@ struct Elsewhere(Child);
 
 impl Elsewhere {
     fn hold(mounts: &[Mount], point: &Path) -> Self {
-        let script = "mount --make-rprivate / && mount -t ext4 \"$1\" \"$2\" && exec sleep 600";
+        let script = "mount --make-rprivate / && mount -t \"$3\" -o \"$4\" \"$1\" \"$2\" && \
+                      exec sleep 600";
         let child = Command::new("unshare")
             .args(["-m", "sh", "-c", script, "sh", &mounts[0].source])
             .arg(point)
+            .args([&mounts[0].kind, &mounts[0].options.join(",")])
             .spawn()
             .unwrap();
         let held = Self(child);
@@ -149,7 +163,12 @@ impl Drop for Elsewhere {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_in_another_namespace_delays_commit_and_removal_and_hinders_neither() {
-    let node = Node::new().await;
+    elsewhere(usual()).await;
+}
+
+/// The same of any kind of file system.
+async fn elsewhere(kind: NameOptions) {
+    let node = Node::of(kind).await;
     let mounts = node.prepare("a", "").await;
     let held = Elsewhere::hold(&mounts, &node.point("elsewhere"));
     let start = Instant::now();
@@ -192,7 +211,12 @@ async fn a_mount_in_another_namespace_delays_commit_and_removal_and_hinders_neit
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_outlives_both_daemons() {
-    let node = Node::new().await;
+    outlives(usual()).await;
+}
+
+/// The same of any kind of file system.
+async fn outlives(kind: NameOptions) {
+    let node = Node::of(kind).await;
     node.layer("A", "", |root| fs::write(root.join("one"), "1").unwrap())
         .await;
     let mounted = Mounted::new(&node.prepare("c", "A").await, &node.point("c"));
@@ -223,15 +247,7 @@ async fn a_snapshot_outlives_both_daemons() {
     while node.servers.seen()[0].hello.pid == pid {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let check = Command::new("e2fsck")
-        .args(["-fn", &mounts[0].source])
-        .output()
-        .unwrap();
-    assert!(
-        check.status.success(),
-        "{}",
-        String::from_utf8_lossy(&check.stdout)
-    );
+    whole(&mounts[0]);
     let mounted = Mounted::new(&mounts, &node.point("c"));
     assert_eq!(fs::read(mounted.path("synced")).unwrap(), vec![7; 1 << 20]);
     assert_eq!(fs::read(mounted.path("one")).unwrap(), b"1");

@@ -4,18 +4,27 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use ploop_snapshotter::snapshot::{ErrorKind, Labels};
+use ploop_snapshotter::snapshot::{ErrorKind, Labels, NameOptions};
 
-use super::{Mounted, Node, chain};
+use super::{Mounted, Node, chain, usual};
 
 /// containerd unpacks a layer without a single fsync, and its unmount says nothing of lost writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dead_disk_server_took_along_is_never_committed() {
-    let node = Node::new().await;
+    taken_along(usual(), true).await;
+    taken_along(usual(), false).await;
+}
+
+/// The same of any kind of file system: part of it had arrived, or nothing at all.
+pub(super) async fn taken_along(kind: NameOptions, synced: bool) {
+    let node = Node::of(kind).await;
     let mounts = node.prepare("a", "").await;
     let mounted = Mounted::new(&mounts, &node.point("a"));
     fs::write(mounted.path("synced"), "1").unwrap();
-    assert!(Command::new("sync").status().unwrap().success());
+    if synced {
+        let root = fs::File::open(&mounted.point).unwrap();
+        rustix::fs::syncfs(root).unwrap();
+    }
     fs::write(mounted.path("in the page cache"), vec![7; 1 << 20]).unwrap();
     let pid = node.servers.seen()[0].hello.pid;
     let kill = Command::new("kill").args(["-9", &pid.to_string()]).status();

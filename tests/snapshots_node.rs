@@ -27,6 +27,8 @@ pub(super) struct Node {
 pub(super) struct Folder {
     pub(super) dir: tempfile::TempDir,
     pub(super) servers: Arc<Servers>,
+    /// Snapshotters over the same root beside the node's own.
+    pub(super) others: Vec<NameOptions>,
 }
 
 impl Folder {
@@ -68,7 +70,12 @@ impl Node {
         let servers = Arc::new(servers.await.unwrap());
         host::meets(&servers.seen()[0].hello.transport);
         let dir = folder;
-        Self::open(Folder { dir, servers }, name).await
+        let folder = Folder {
+            dir,
+            servers,
+            others: Vec::new(),
+        };
+        Self::open(folder, name).await
     }
 
     /// The snapshotter ends in order, and another one starts.
@@ -90,6 +97,7 @@ impl Node {
         let mut options = Options::new(folder.path().join("root"));
         options.busy_wait = Duration::from_millis(500);
         options.names = vec![name.clone()];
+        options.names.extend(folder.others.iter().cloned());
         let servers = Arc::clone(&folder.servers);
         let mut tries = 0;
         let all = loop {
@@ -241,6 +249,21 @@ pub(super) fn try_mount(mounts: &[Mount], point: &Path, more: &[&str]) -> bool {
         .stderr(std::process::Stdio::null())
         .status();
     done.unwrap().success()
+}
+
+/// Is the file system on a disk that nobody has mounted whole? The kernel's own verdict is not enough.
+pub(super) fn whole(mount: &Mount) {
+    let (program, words) = match mount.kind.as_str() {
+        "xfs" => ("xfs_repair", &["-n", "-f"][..]),
+        _ => ("e2fsck", &["-fn"][..]),
+    };
+    let done = Command::new(program)
+        .args(words)
+        .arg(&mount.source)
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
 pub(super) fn names(dir: &Path) -> Vec<String> {

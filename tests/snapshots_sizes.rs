@@ -9,11 +9,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use ploop_snapshotter::ext4;
+use ploop_snapshotter::filesystem::Choices;
 use ploop_snapshotter::snapshot::{ErrorKind, Labels, Mount};
 use ploop_snapshotter::units::Bytes;
 
 use super::checked::{check, whats};
-use super::{Mounted, Node, chain, try_mount, usual};
+use super::{Mounted, Node, chain, try_mount, usual, whole};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -25,7 +27,7 @@ pub(super) fn label(key: &str, value: &str) -> Labels {
 }
 
 /// Bytes and inodes of a mounted file system, and bytes that are used.
-fn df(point: &Path) -> (u64, u64, u64) {
+pub(super) fn df(point: &Path) -> (u64, u64, u64) {
     let found = rustix::fs::statvfs(point).unwrap();
     let used = found.f_blocks - found.f_bfree;
     (
@@ -40,27 +42,14 @@ fn fits(found: u64, size: u64) -> bool {
     found <= size && found > size - size / 16 - 24 * MIB
 }
 
-/// The kernel's own verdict is not enough.
-pub(super) fn whole(device: &str) {
-    let done = Command::new("e2fsck")
-        .args(["-fn", device])
-        .output()
-        .unwrap();
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stdout)
-    );
-}
-
 impl Node {
-    async fn sized(&self, key: &str, parent: &str, labels: Labels) -> Vec<Mount> {
+    pub(super) async fn sized(&self, key: &str, parent: &str, labels: Labels) -> Vec<Mount> {
         let made = self.ploop.prepare(key, parent, labels).await;
         made.unwrap_or_else(|error| panic!("prepare {key}: {}", chain(&error)))
     }
 
     /// An image with a file of 50 MiB in it.
-    async fn image(&self) {
+    pub(super) async fn image(&self) {
         self.layer("image", "", |root| {
             fs::write(root.join("content"), vec![7; 50 << 20]).unwrap();
         })
@@ -68,7 +57,7 @@ impl Node {
     }
 
     fn holds(&self, mounts: &[Mount], key: &str, size: u64) -> u64 {
-        whole(&mounts[0].source);
+        whole(&mounts[0]);
         let mounted = Mounted::new(mounts, &self.point(key));
         let (bytes, inodes, _) = df(&mounted.point);
         assert!(fits(bytes, size), "{key}: {bytes} of {size}");
@@ -177,7 +166,10 @@ async fn an_images_annotation_is_its_containers_size() {
 #[tokio::test(flavor = "multi_thread")]
 async fn inodes_scale_with_the_size_as_configured() {
     let mut name = usual();
-    name.file_system.bytes_per_inode = 4096;
+    name.file_system = Choices::Ext4(ext4::Choices {
+        bytes_per_inode: 4096,
+        ..ext4::Choices::default()
+    });
     let node = Node::of(name).await;
     node.image().await;
     for (key, size) in [("a", "256Mi"), ("b", "2Gi"), ("c", "128Mi")] {
@@ -262,7 +254,7 @@ async fn one_that_stands_on_nothing_is_resized_and_stood_on() {
         node.ploop.resize("a", size).await.unwrap();
         let mounts = node.ploop.mounts("a").await;
         let mounts = mounts.unwrap_or_else(|error| panic!("{}", chain(&error)));
-        whole(&mounts[0].source);
+        whole(&mounts[0]);
         let mounted = Mounted::new(&mounts, &node.point("a"));
         assert!(fits(df(&mounted.point).0, size));
         fs::write(mounted.path("content"), vec![7; 50 << 20]).unwrap();
@@ -314,7 +306,7 @@ async fn a_running_container_grows_and_goes_on() {
     drop(file);
     drop(mounted);
     node.ploop.mounts("a").await.unwrap();
-    whole(&mounts[0].source);
+    whole(&mounts[0]);
     assert!(try_mount(&mounts, &node.point("a"), &[]));
     let mounted = node.point("a");
     assert_eq!(

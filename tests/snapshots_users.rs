@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use ploop_snapshotter::ext4::Superblock;
+use ploop_snapshotter::ext4::{self, Superblock};
+use ploop_snapshotter::filesystem::Choices;
 use ploop_snapshotter::snapshot::{Labels, Mount, NameOptions};
 
-use super::sizes::{label, whole};
-use super::{Node, usual};
+use super::sizes::label;
+use super::{Node, usual, whole};
 
 const PLAIN: [&str; 4] = ["rw", "noatime", "noinit_itable", "discard"];
 const ENFORCED: [&str; 6] = [
@@ -18,9 +19,12 @@ const ENFORCED: [&str; 6] = [
     "grpquota",
 ];
 
-fn counting() -> NameOptions {
+pub(super) fn counting() -> NameOptions {
     let mut name = usual();
-    name.file_system.user_quota = true;
+    name.file_system = Choices::Ext4(ext4::Choices {
+        user_quota: true,
+        ..ext4::Choices::default()
+    });
     name
 }
 
@@ -58,20 +62,20 @@ async fn users_are_counted_from_the_first_layer_or_when_a_container_is_prepared(
         let mounts = node.ploop.prepare(key, parent, size).await.unwrap();
         assert_eq!(mounts[0].options, ENFORCED, "{key}");
         assert!(superblock(&mounts).user_quota, "{key}");
-        whole(&mounts[0].source);
+        whole(&mounts[0]);
         for size in [1 << 30, 200 << 20] {
             node.ploop.resize(key, size).await.unwrap();
             let mounts = node.ploop.mounts(key).await.unwrap();
             assert_eq!(mounts[0].options, ENFORCED, "{key}");
             assert!(superblock(&mounts).user_quota, "{key}");
-            whole(&mounts[0].source);
+            whole(&mounts[0]);
         }
     }
     // What is committed hands it on.
     node.commit("layer", "nothing").await;
     let above = node.prepare("above", "layer").await;
     assert_eq!(above[0].options, ENFORCED);
-    whole(&above[0].source);
+    whole(&above[0]);
 
     let node = node.restarted_as(usual()).await;
     let above = node.ploop.mounts("above").await.unwrap();

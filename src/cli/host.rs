@@ -12,8 +12,9 @@ use rustix::fs::{
 use rustix::process::{Resource, getrlimit};
 
 use super::preflight::{Row, State, standing};
-use crate::ext4::Tools;
+use crate::ext4;
 use crate::ublk;
+use crate::xfs;
 
 /// As linux/capability.h has them.
 const CAP_IPC_LOCK: u32 = 14;
@@ -289,10 +290,21 @@ pub(super) fn e2fsprogs() -> Result<Row> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    Ok(match runtime.block_on(Tools::find()) {
+    Ok(match runtime.block_on(ext4::Tools::find()) {
         Ok(_) => row.good("mkfs.ext4, debugfs, e2fsck, 1.43 or newer"),
         Err(error) => row.bad(State::Missing, error.to_string(), "install e2fsprogs"),
     })
+}
+
+/// Do the lists of this kernel's modules, built in or not, name this one? None if there are no lists.
+fn is_listed(module: &str) -> Option<bool> {
+    let folder = Path::new("/lib/modules").join(release());
+    let file = format!("/{module}.ko");
+    ["modules.builtin", "modules.dep"]
+        .iter()
+        .filter_map(|list| read(folder.join(list)))
+        .map(|list| list.contains(&file))
+        .reduce(|one, other| one || other)
 }
 
 /// Whether limits for users can be kept inside a disk, as `user_quota` asks for.
@@ -308,17 +320,46 @@ pub(super) fn user_quota() -> Row {
     if Path::new("/sys/module/quota_v2").exists() {
         return row.good("quota_v2 is loaded");
     }
-    let modules = Path::new("/lib/modules").join(release());
-    let lists: Vec<_> = ["modules.builtin", "modules.dep"]
-        .iter()
-        .filter_map(|list| read(modules.join(list)))
-        .collect();
-    if lists.iter().any(|list| list.contains("quota_v2.ko")) {
-        row.good("quota_v2 is among this kernel's modules")
-    } else if lists.is_empty() {
-        let found = format!("cannot be told: {} has no lists", modules.display());
-        row.bad(State::Less, found, "try: modprobe quota_v2")
-    } else {
-        row.bad(State::Missing, "no module quota_v2", advice)
+    match is_listed("quota_v2") {
+        Some(true) => row.good("quota_v2 is among this kernel's modules"),
+        Some(false) => row.bad(State::Missing, "no module quota_v2", advice),
+        None => row.bad(
+            State::Less,
+            "cannot be told: no list of this kernel's modules",
+            "try: modprobe quota_v2",
+        ),
     }
+}
+
+/// Whether file systems of the kind "xfs" can be made and mounted.
+pub(super) fn xfs() -> Result<[Row; 2]> {
+    let row = Row::new(
+        "xfsprogs",
+        "no golden file system can be made of a name with filesystem = \"xfs\"",
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let programs = match runtime.block_on(xfs::Tools::find()) {
+        Ok(_) => row.good("mkfs.xfs, xfs_repair, 5.19 or newer"),
+        Err(error) => row.bad(State::Missing, error.to_string(), "install xfsprogs"),
+    };
+    let row = Row::new(
+        "kernel: XFS",
+        "no disk of a name with filesystem = \"xfs\" can be mounted",
+    );
+    let known = read("/proc/filesystems").unwrap_or_default();
+    let kernel = if known.lines().any(|line| line.trim() == "xfs") {
+        row.good("yes")
+    } else if is_listed("xfs") == Some(true) {
+        row.good("among this kernel's modules")
+    } else {
+        row.bad(
+            State::Missing,
+            "not loaded, and no module is known",
+            "modprobe xfs, or choose filesystem = \"ext4\"",
+        )
+    };
+    Ok([programs, kernel])
 }

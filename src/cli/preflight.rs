@@ -12,6 +12,7 @@ use super::host;
 use super::output::{self, Style};
 use super::verdict::Verdict;
 use crate::config::Config;
+use crate::filesystem::Kind;
 use crate::ublk;
 
 /// How much it matters.
@@ -105,6 +106,9 @@ pub(super) fn preflight(config: &Config, style: Style) -> Result<Verdict> {
     rows.push(host::e2fsprogs()?);
     if config.wants_user_quota() {
         rows.push(host::user_quota());
+    }
+    if config.makes(Kind::Xfs) {
+        rows.extend(host::xfs()?);
     }
 
     let transport = match (rights, driver, fuse_works) {

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Config;
+use crate::ext4;
+use crate::filesystem::Kind;
 use crate::observe::Address;
 use crate::seat::{Name, Seat};
 use crate::socket::LONGEST_PATH;
+use crate::xfs;
 
 /// Two options that do not go together, and the one to change.
 pub(super) struct Contradiction {
@@ -32,7 +35,9 @@ pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
         let reason = "run_dir must not be the root: the root lasts, run_dir must not".to_owned();
         return Some(contradiction_at(&["run_dir"], reason));
     }
-    sizes(config).or_else(|| sockets(config))
+    sizes(config)
+        .or_else(|| file_systems(config))
+        .or_else(|| sockets(config))
 }
 
 /// What nobody asks for must be what everybody may ask for.
@@ -43,6 +48,57 @@ fn sizes(config: &Config) -> Option<Contradiction> {
             let reason = format!(
                 "the size {size} is not between min_size {smallest} and max_size {largest}"
             );
+            return Some(match section.size {
+                Some(_) => contradiction_at(&["names", name.as_str(), "size"], reason),
+                None => contradiction_at(&["snapshots", "size"], reason),
+            });
+        }
+    }
+    None
+}
+
+/// What is chosen of an ext4 means nothing to an XFS: better refused than not done.
+fn file_systems(config: &Config) -> Option<Contradiction> {
+    for (name, section) in &config.names {
+        if config.kind_of(section) != Kind::Xfs {
+            continue;
+        }
+        let (chosen, plain) = (config.ext4_of(section), ext4::Choices::default());
+        let ours = [
+            (
+                "bytes_per_inode",
+                chosen.bytes_per_inode == plain.bytes_per_inode,
+                section.bytes_per_inode.is_some(),
+                "an XFS makes its inodes as they are needed",
+            ),
+            (
+                "user_quota",
+                !chosen.user_quota,
+                section.user_quota.is_some(),
+                "users' quota is for ext4",
+            ),
+            (
+                "mkfs_options",
+                chosen.mkfs == plain.mkfs,
+                section.mkfs_options.is_some(),
+                "they are words for mkfs.ext4",
+            ),
+        ];
+        for (option, as_ever, own, why) in ours {
+            if !as_ever {
+                let reason = format!(
+                    "{option} does not go with the filesystem \"xfs\" of [names.{}]: {why}",
+                    name.as_str()
+                );
+                return Some(match own {
+                    true => contradiction_at(&["names", name.as_str(), option], reason),
+                    false => contradiction_at(&["snapshots", option], reason),
+                });
+            }
+        }
+        let [size, ..] = config.sizes_of(section);
+        if size.0 < xfs::Layout::SMALLEST {
+            let reason = format!("the size {size} is too small for an XFS: the smallest is 300Mi");
             return Some(match section.size {
                 Some(_) => contradiction_at(&["names", name.as_str(), "size"], reason),
                 None => contradiction_at(&["snapshots", "size"], reason),

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::words::{
     MkfsWords, Name, Size, absolute, cluster, disk_size, inode_ratio, optional_disk_size,
-    optional_inode_ratio, optional_path, servers, text, time,
+    optional_inode_ratio, optional_path, optional_text, servers, text, time,
 };
 use crate::ext4::Choices;
+use crate::filesystem::Kind;
 use crate::nri;
 use crate::observe::{Address, LogFilter, LogFormat};
 use crate::units::ClusterSize;
@@ -77,23 +78,8 @@ pub struct Log {
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// Where they are shown; nowhere if absent.
-    #[serde(
-        deserialize_with = "address",
-        serialize_with = "address_out",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "optional_text", skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
-}
-
-fn address<'de, D: serde::Deserializer<'de>>(source: D) -> Result<Option<Address>, D::Error> {
-    text::deserialize(source).map(Some)
-}
-
-fn address_out<S: serde::Serializer>(address: &Option<Address>, out: S) -> Result<S::Ok, S::Error> {
-    match address {
-        Some(address) => text::serialize(address, out),
-        None => out.serialize_none(),
-    }
 }
 
 /// Which way a disk reaches the kernel.
@@ -235,6 +221,9 @@ pub struct Snapshots {
     /// Cluster size of new chains.
     #[serde(with = "cluster")]
     pub cluster: ClusterSize,
+    /// The kind of file system of new chains.
+    #[serde(with = "text")]
+    pub filesystem: Kind,
     /// One inode for so many bytes of a new disk.
     #[serde(deserialize_with = "inode_ratio")]
     pub bytes_per_inode: Size,
@@ -261,6 +250,7 @@ impl Default for Snapshots {
             max_size: Size(8 << 40),
             reserve: Size(0),
             cluster: ClusterSize::DEFAULT,
+            filesystem: Kind::default(),
             bytes_per_inode: Size(Choices::default().bytes_per_inode),
             user_quota: false,
             mkfs_options: MkfsWords::default(),
@@ -299,6 +289,9 @@ pub struct NameSection {
         skip_serializing_if = "Option::is_none"
     )]
     pub max_size: Option<Size>,
+    /// Instead of `[snapshots] filesystem`.
+    #[serde(with = "optional_text", skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<Kind>,
     /// Instead of `[snapshots] bytes_per_inode`.
     #[serde(
         deserialize_with = "optional_inode_ratio",

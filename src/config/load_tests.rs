@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Config, DEFAULT_PATH, Error};
+use crate::filesystem::{Choices, Kind};
 
 fn parse(text: &str) -> Result<Config, Error> {
     Config::parse(Path::new("x.toml"), text)
@@ -113,10 +114,68 @@ fn a_name_makes_its_file_systems_its_own_way() {
     let [mail, plain] = options.names.as_slice() else {
         panic!("{:?}", options.names)
     };
-    let (mail, plain) = (&mail.file_system, &plain.file_system);
+    let (Choices::Ext4(mail), Choices::Ext4(plain)) = (&mail.file_system, &plain.file_system)
+    else {
+        panic!("{options:?}")
+    };
     assert_eq!((mail.bytes_per_inode, mail.user_quota), (4096, false));
     assert_eq!((plain.bytes_per_inode, plain.user_quota), (32768, true));
     assert_eq!((plain.mkfs.words().len(), mail.mkfs.words().len()), (2, 0));
+}
+
+#[test]
+fn a_name_has_a_kind_of_file_system_and_what_does_not_go_with_it_is_refused() {
+    let config = parse("[names.plain]\n[names.x]\nfilesystem = 'xfs'\n").unwrap();
+    let options = config.snapshot_options();
+    assert_eq!(options.names[0].file_system, Choices::default());
+    assert_eq!(options.names[1].file_system, Choices::Xfs);
+    assert!(config.makes(Kind::Ext4) && config.makes(Kind::Xfs));
+    let all = parse(
+        "[snapshots]\nfilesystem = 'xfs'\n[names.a]\n[names.b]\nfilesystem = 'ext4'\nuser_quota = true\n",
+    );
+    let options = all.unwrap().snapshot_options();
+    assert_eq!(options.names[0].file_system, Choices::Xfs);
+    assert!(options.names[1].file_system.user_quota());
+    for (text, place, words) in [
+        (
+            "[names.x]\nfilesystem = 'btrfs'",
+            "2:14:",
+            "there are \"ext4\" and \"xfs\"",
+        ),
+        (
+            "[names.x]\nfilesystem = 'xfs'\nsize = '256Mi'",
+            "3:1:",
+            "the smallest is 300Mi",
+        ),
+        (
+            "[names.x]\nfilesystem = 'xfs'\nuser_quota = true",
+            "3:1:",
+            "users' quota is for ext4",
+        ),
+        (
+            "[snapshots]\nuser_quota = true\n[names.x]\nfilesystem = 'xfs'",
+            "2:1:",
+            "users' quota is for ext4",
+        ),
+        (
+            "[names.x]\nfilesystem = 'xfs'\nbytes_per_inode = '4Ki'",
+            "3:1:",
+            "makes its inodes as they",
+        ),
+        (
+            "[names.x]\nfilesystem = 'xfs'\nmkfs_options = ['-m', '1']",
+            "3:1:",
+            "words for mkfs.ext4",
+        ),
+    ] {
+        let refusal = refusal(text);
+        assert!(
+            refusal.starts_with(place) && refusal.contains(words),
+            "{text}: {refusal}"
+        );
+    }
+    parse("[snapshots]\nuser_quota = true\n[names.x]\nfilesystem = 'xfs'\nuser_quota = false")
+        .unwrap();
 }
 
 #[test]

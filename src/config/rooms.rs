@@ -6,6 +6,7 @@ use super::words::Size;
 use super::{Config, Name, NameSection, Transport};
 use crate::device;
 use crate::ext4;
+use crate::filesystem::{Choices, Kind};
 use crate::link;
 use crate::nri;
 use crate::observe::LogOptions;
@@ -43,8 +44,28 @@ impl Config {
         ]
     }
 
+    /// The kind of file system that a snapshotter name makes.
+    pub(super) fn kind_of(&self, section: &NameSection) -> Kind {
+        section.filesystem.unwrap_or(self.snapshots.filesystem)
+    }
+
     /// How a snapshotter name makes its file systems.
-    fn file_system_of(&self, section: &NameSection) -> ext4::Choices {
+    fn file_system_of(&self, section: &NameSection) -> Choices {
+        match self.kind_of(section) {
+            Kind::Ext4 => Choices::Ext4(self.ext4_of(section)),
+            Kind::Xfs => Choices::Xfs,
+        }
+    }
+
+    /// Does any name make file systems of this kind?
+    #[must_use]
+    pub fn makes(&self, kind: Kind) -> bool {
+        let mut names = self.names.values();
+        names.any(|section| self.kind_of(section) == kind)
+    }
+
+    /// What is chosen of a name's ext4, whether it makes any or not.
+    pub(super) fn ext4_of(&self, section: &NameSection) -> ext4::Choices {
         let all = &self.snapshots;
         let Size(bytes_per_inode) = section.bytes_per_inode.unwrap_or(all.bytes_per_inode);
         let words = section.mkfs_options.as_ref().unwrap_or(&all.mkfs_options);
@@ -59,7 +80,7 @@ impl Config {
     #[must_use]
     pub fn wants_user_quota(&self) -> bool {
         let mut names = self.names.values();
-        names.any(|section| self.file_system_of(section).user_quota)
+        names.any(|section| self.file_system_of(section).user_quota())
     }
 
     /// How to reach a disk server; `path` is this configuration's file, which a server that we start

@@ -64,6 +64,30 @@ pub(super) mod text {
     }
 }
 
+/// The same of values that may be left out.
+pub(super) mod optional_text {
+    use super::{Deserializer, FromStr, Serializer, fmt, text};
+
+    pub(in crate::config) fn deserialize<'de, D, T>(source: D) -> Result<Option<T>, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: FromStr,
+        T::Err: fmt::Display,
+    {
+        text::deserialize(source).map(Some)
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer, T: fmt::Display>(
+        value: &Option<T>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => text::serialize(value, out),
+            None => out.serialize_none(),
+        }
+    }
+}
+
 /// Absolute paths: a daemon's working directory is nobody's business.
 pub(super) mod absolute {
     use super::{Deserialize, Deserializer, Error, PathBuf, Serialize, Serializer};

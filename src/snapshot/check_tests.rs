@@ -189,7 +189,9 @@ async fn the_file_system_is_read_through_the_chain() {
         (
             0x38,
             &[0],
-            Fault::NotExt4("the magic number is another".to_owned()),
+            Fault::NoFileSystem(
+                "the magic number is neither that of ext4 nor that of XFS".to_owned(),
+            ),
         ),
         (
             0x04,

@@ -18,7 +18,7 @@ use super::shared::{Shared, blocking, seal_in};
 use super::words::{check_key, check_labels};
 use super::{Error, Labels, Snapshotter, Usage};
 use crate::causes::in_full;
-use crate::ext4;
+use crate::filesystem;
 use crate::image;
 use crate::io::{Direct, now};
 use crate::link;
@@ -166,9 +166,11 @@ fn hollow(path: &Path, seal: Seal) -> Result<u64, Error> {
     // Without a superblock of its own nothing was mounted to be written in it.
     if let (Some(header), Some((Cluster(0), place))) = (report.header, report.entries.first()) {
         let start = header.cluster().start_of_place(*place);
-        let spent = match ext4::spent_journal(file.as_file(), start, path) {
+        let spent = match filesystem::spent_journal(file.as_file(), start, path) {
             Ok(spent) => spent,
-            Err(ext4::Error::File { source, .. }) => return Err(Error::file("read", path)(source)),
+            Err(filesystem::Error::File { source, .. }) => {
+                return Err(Error::file("read", path)(source));
+            }
             // Whatever else somebody keeps on it is theirs.
             Err(_) => Vec::new(),
         };

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
 use super::Error;
 use super::mounts::mounted;
-use crate::ext4::{self, Superblock};
+use crate::filesystem::{self, Kind, Superblock, Trouble};
 use crate::link::Disk;
 
 /// How often a busy device is tried again.
@@ -41,7 +41,32 @@ pub(super) async fn held(disk: &Disk, limit: Duration) -> Result<bool, Error> {
     Ok(matches!(opened, Err(error) if error.kind() == io::ErrorKind::ResourceBusy))
 }
 
-/// Zeros what lies behind the end of a disk's file system, up to `size`: it is about to grow, and below may be
+/// The kind of file system that a disk has. Whatever else somebody keeps on it is told of as an ext4, and whoever mounts
+/// it hears what is wrong.
+pub(super) async fn file_system(disk: &Disk, limit: Duration) -> Result<Kind, Error> {
+    let device = disk.path().to_owned();
+    let work = move || match Kind::read(&device) {
+        Err(filesystem::Error::Unknown { .. }) => Ok(Kind::Ext4),
+        read => read.map_err(io::Error::other),
+    };
+    let done = within("reading a device", disk, limit, work).await?;
+    done.map_err(Error::file("read the beginning of", &disk.device))
+}
+
+/// Makes an XFS larger: where it is mounted, or where nobody has it.
+pub(super) async fn grow_xfs(
+    disk: &Disk,
+    at: Option<PathBuf>,
+    size: u64,
+    limit: Duration,
+) -> Result<Result<(), filesystem::Error>, Error> {
+    let device = disk.path().to_owned();
+    let work = move || Ok(filesystem::grow_xfs(&device, at.as_deref(), size));
+    let done = within("growing a file system", disk, limit, work).await?;
+    done.map_err(Error::file("grow the file system on", &disk.device))
+}
+
+/// Zeros what lies behind the end of a disk's ext4, up to `size`: it is about to grow, and below may be
 /// the rest of a larger one, from before somebody shrank it.
 ///
 /// Where the end is, the file system says. What a record says may be older: a resize that was cut short has
@@ -49,7 +74,7 @@ pub(super) async fn held(disk: &Disk, limit: Duration) -> Result<bool, Error> {
 pub(super) async fn forget_behind(disk: &Disk, size: u64, limit: Duration) -> Result<(), Error> {
     let device = disk.path().to_owned();
     let work = move || {
-        let end = Superblock::read(&device).map_err(io::Error::other)?.size();
+        let end = Superblock::read(&device).map_err(io::Error::other)?.size;
         if end >= size {
             return Ok(());
         }
@@ -130,18 +155,13 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
 /// Did its file system's last unmount not come to its end?
 ///
 /// containerd's writers sync nothing, and an unmount is silent about writes that failed. But the last
-/// thing it writes is the superblock, saying that all is well; a disk whose server died under it (or
+/// thing it writes is the superblock (of XFS the log), saying that all is well; a disk whose server died under it (or
 /// that answered errors) never gets that far, however well it is served again.
 fn torn(device: &Path) -> io::Result<Option<&'static str>> {
-    match Superblock::read(device) {
-        Ok(found) if found.needs_recovery => Ok(Some("was not unmounted to the end")),
-        Ok(found) if !found.clean => Ok(Some("has met errors")),
+    match filesystem::torn(device) {
         // Whatever else somebody keeps on it is theirs to look after.
-        Ok(_) | Err(ext4::Error::NotExt4 { .. }) => Ok(None),
-        Err(ext4::Error::File { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
-            Ok(None)
-        }
-        Err(error) => Err(io::Error::other(error)),
+        Err(error) if error.trouble() == Trouble::Damaged => Ok(None),
+        found => found.map_err(io::Error::other),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::ext4;
+use crate::filesystem;
 use crate::image;
 use crate::link;
 use crate::store;
@@ -72,7 +72,7 @@ pub enum Error {
         /// The snapshot.
         key: String,
     },
-    /// ext4 does not shrink while it is mounted.
+    /// A file system does not shrink while it is mounted.
     #[error(
         "snapshot {key:?} has {} and is in use: a mounted file system does not shrink to {}; stop its \
          container first",
@@ -105,7 +105,7 @@ pub enum Error {
         size: u64,
         /// Why.
         #[source]
-        source: ext4::Error,
+        source: Box<filesystem::Error>,
     },
     /// Its file system does not begin to count what each user has.
     #[error("cannot switch the users' quota of snapshot {key:?} on (user_quota)")]
@@ -114,7 +114,7 @@ pub enum Error {
         key: String,
         /// Why.
         #[source]
-        source: ext4::Error,
+        source: Box<filesystem::Error>,
     },
     /// The host's disk is too full for another container.
     #[error(
@@ -329,7 +329,7 @@ pub enum Error {
         name: String,
         /// Why.
         #[source]
-        source: Box<ext4::Error>,
+        source: Box<filesystem::Error>,
     },
     /// A size that clusters do not fill.
     #[error(
@@ -414,16 +414,16 @@ impl Error {
     }
 
     /// Wraps why a file system does not take a size.
-    pub(super) fn resize(key: &str, size: u64) -> impl FnOnce(ext4::Error) -> Self {
+    pub(super) fn resize(key: &str, size: u64) -> impl FnOnce(filesystem::Error) -> Self {
         move |source| Self::Resize {
             key: key.to_owned(),
             size,
-            source,
+            source: Box::new(source),
         }
     }
 
     /// Wraps what went wrong with a snapshotter's golden file system.
-    pub(super) fn golden(name: &str) -> impl FnOnce(ext4::Error) -> Self {
+    pub(super) fn golden(name: &str) -> impl FnOnce(filesystem::Error) -> Self {
         move |source| Self::Golden {
             name: name.to_owned(),
             source: Box::new(source),

@@ -177,9 +177,9 @@ pub enum Fault {
     /// The kernel saw errors in the file system.
     #[error("its file system has met errors")]
     MetErrors,
-    /// There is no ext4.
-    #[error("there is no ext4 file system where it should begin: {0}")]
-    NotExt4(String),
+    /// There is none that we know.
+    #[error("there is no file system where it should begin: {0}")]
+    NoFileSystem(String),
     /// The file system has another size than its disk.
     #[error("a file system of {} is on a disk of {}", Bytes(*found), Bytes(*disk))]
     OtherSize {
@@ -312,7 +312,7 @@ impl Fault {
             Self::MetErrors => {
                 "look at the host's log for why; copy out what is needed, then make the container or the image anew"
             }
-            Self::NotExt4(_) => FROM_BACKUP,
+            Self::NoFileSystem(_) => FROM_BACKUP,
             Self::OtherSize { found, disk } if found < disk => {
                 "nothing: the rest of the disk is not used"
             }

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::paths::{Paths, golden_name};
 use super::root::sync_dir;
 use super::{Error, NameOptions};
-use crate::ext4::{Filesystem, Layout, Superblock, Tools};
+use crate::filesystem::{self, Kind, Layout, Superblock, Tools};
 use crate::store::{Origin, Record};
 
 /// The golden file for a snapshotter's options; makes it if it is not there.
@@ -29,10 +29,10 @@ pub(super) async fn ensure(
             cluster: options.cluster,
         });
     }
-    let golden = golden_name(&layout.tag());
+    let golden = golden_name(layout.kind(), &layout.tag());
     let path = paths.golden(&golden);
     match fs::symlink_metadata(&path) {
-        Ok(_) => check(&path, options)?,
+        Ok(_) => check(&path, layout.kind(), options)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let standing = records.iter().filter(|record| stands_on(record, &golden));
             let standing = standing.count();
@@ -55,14 +55,15 @@ fn stands_on(record: &Record, golden: &str) -> bool {
 }
 
 /// Is a golden file from an earlier run still what it was, as far as its superblock tells?
-fn check(path: &Path, options: &NameOptions) -> Result<(), Error> {
+fn check(path: &Path, kind: Kind, options: &NameOptions) -> Result<(), Error> {
     let superblock = Superblock::read(path).map_err(Error::golden(&options.name))?;
     let length = fs::metadata(path)
         .map_err(Error::file("look at", path))?
         .len();
-    if superblock.clean
+    if superblock.kind == kind
+        && superblock.clean
         && !superblock.needs_recovery
-        && superblock.size() == options.size
+        && superblock.size == options.size
         && length == options.size
     {
         return Ok(());
@@ -75,8 +76,7 @@ fn check(path: &Path, options: &NameOptions) -> Result<(), Error> {
 async fn make(paths: &Paths, golden: &str, layout: &Layout, name: &str) -> Result<(), Error> {
     let unfinished = paths.unfinished_golden(golden);
     let path = paths.golden(golden);
-    let tools = Tools::find().await.map_err(Error::golden(name))?;
-    let made = Filesystem::make(&unfinished, layout, &tools).await;
+    let made = filesystem::make(&unfinished, layout, &Tools::default()).await;
     if let Err(error) = made {
         let _ = fs::remove_file(&unfinished);
         return Err(Error::golden(name)(error));

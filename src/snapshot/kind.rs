@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Error;
-use crate::ext4;
+use crate::filesystem::{self, Trouble};
 use crate::image;
 use crate::link;
 use crate::store;
@@ -44,13 +44,6 @@ impl Error {
             | Self::NoSize { .. }
             | Self::SizeLimits { .. }
             | Self::Immutable { .. } => ErrorKind::InvalidArgument,
-            Self::Resize { source, .. } => match source {
-                ext4::Error::TooSmall { .. } | ext4::Error::NotPermitted => {
-                    ErrorKind::FailedPrecondition
-                }
-                ext4::Error::BadSize { .. } => ErrorKind::InvalidArgument,
-                source => golden_kind(source),
-            },
             Self::Committed { .. }
             | Self::NotResizable { .. }
             | Self::Shrinks { .. }
@@ -72,8 +65,8 @@ impl Error {
             | Self::GoldenChanged { .. } => ErrorKind::DataLoss,
             Self::File { source, .. } => file_kind(source),
             Self::Image { source, .. } => image_kind(source),
-            Self::Golden { source, .. } => golden_kind(source),
-            Self::Quota { source, .. } => golden_kind(source),
+            Self::Golden { source, .. } => file_system_kind(source),
+            Self::Resize { source, .. } | Self::Quota { source, .. } => file_system_kind(source),
             Self::Stuck { .. } => ErrorKind::DeadlineExceeded,
             Self::Interrupted { .. } | Self::BadCluster { .. } => ErrorKind::Internal,
         }
@@ -87,11 +80,15 @@ fn image_kind(error: &image::Error) -> ErrorKind {
     }
 }
 
-fn golden_kind(error: &ext4::Error) -> ErrorKind {
-    match error {
-        ext4::Error::File { source, .. } => file_kind(source),
-        ext4::Error::NotExt4 { .. } => ErrorKind::DataLoss,
-        _ => ErrorKind::Internal,
+fn file_system_kind(error: &filesystem::Error) -> ErrorKind {
+    if let Some(error) = error.host() {
+        return file_kind(error);
+    }
+    match error.trouble() {
+        Trouble::BadSize => ErrorKind::InvalidArgument,
+        Trouble::Refused => ErrorKind::FailedPrecondition,
+        Trouble::Damaged => ErrorKind::DataLoss,
+        Trouble::Other => ErrorKind::Internal,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The files of a root: each snapshot's own delta, and the empty file systems below them.
 //!
-//! A delta is held against itself, against its record, and, if it is sealed, against its seal. The ext4
+//! A delta is held against itself, against its record, and, if it is sealed, against its seal. The
 //! superblock of a chain is read through its map: it lies in the first cluster of the disk, and the
 //! highest delta that has that cluster answers for all that stand on it. So it is looked at once for
 //! each delta that has one of its own, wherever in a chain that is.
@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::finding::Fault;
 use super::{Error, Kind};
 use crate::causes::in_full;
-use crate::ext4::{self, Superblock};
+use crate::filesystem::{self, Kind as FileSystem, Superblock, Trouble};
 use crate::image::check::{Report, check};
 use crate::image::{Defect, Seal};
 use crate::io::{Direct, now};
@@ -101,8 +101,10 @@ pub(super) fn delta(record: &Record, path: &Path) -> Result<Looked, Error> {
     })
 }
 
-/// Bytes of a block group.
+/// Bytes of a block group of ext4.
 const GROUP: u64 = 128 << 20;
+/// Bytes of the smallest allocation group of XFS.
+const XFS_GROUP: u64 = 256 << 10;
 
 fn is_sealed(record: &Record) -> bool {
     matches!(record.kind, Kind::Committed | Kind::Fitted)
@@ -162,7 +164,13 @@ fn notes(report: &Report, which: impl Fn(&Defect) -> bool) -> Vec<Fault> {
 fn superblock(record: &Record, file: &fs::File, start: u64, path: &Path) -> Vec<Fault> {
     let found = match Superblock::read_at(file, start, path) {
         Ok(found) => found,
-        Err(ext4::Error::NotExt4 { why, .. }) => return vec![Fault::NotExt4(why.to_owned())],
+        Err(filesystem::Error::Unknown { .. }) => {
+            let why = "the magic number is neither that of ext4 nor that of XFS";
+            return vec![Fault::NoFileSystem(why.to_owned())];
+        }
+        Err(error) if error.trouble() == Trouble::Damaged => {
+            return vec![Fault::NoFileSystem(error.to_string())];
+        }
         Err(error) => return vec![Fault::FileUnreadable(in_full(&error))],
     };
     let mut faults = Vec::new();
@@ -174,11 +182,21 @@ fn superblock(record: &Record, file: &fs::File, start: u64, path: &Path) -> Vec<
     if !found.clean {
         faults.push(Fault::MetErrors);
     }
-    // A last block group that is too small for anything is left out.
-    let groups = record.size - record.size % GROUP;
-    if found.size() != record.size && found.size() != groups {
+    let agrees = match found.kind {
+        // A last block group that is too small for anything is left out.
+        FileSystem::Ext4 => {
+            found.size == record.size || found.size == record.size - record.size % GROUP
+        }
+        // The same of its groups. Of one that runs, or was not unmounted, the log may know of a larger size than the
+        // superblock.
+        FileSystem::Xfs => {
+            found.size <= record.size
+                && (!is_sealed(record) || record.size - found.size < XFS_GROUP)
+        }
+    };
+    if !agrees {
         faults.push(Fault::OtherSize {
-            found: found.size(),
+            found: found.size,
             disk: record.size,
         });
     }
@@ -202,9 +220,9 @@ pub(super) fn golden(path: &Path, size: Option<u64>) -> Option<Fault> {
         return changed(format!("it has {length} bytes, and had {size}"));
     }
     match Superblock::read_at(file.as_file(), 0, path) {
-        Ok(found) if found.size() != length => changed(format!(
+        Ok(found) if found.size != length => changed(format!(
             "it has {length} bytes, its file system {}",
-            found.size()
+            found.size
         )),
         Ok(found) if !found.clean || found.needs_recovery => {
             changed("somebody has mounted it".to_owned())

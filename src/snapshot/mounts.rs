@@ -2,11 +2,13 @@
 //!
 //! | disk | mounted here already? | answer |
 //! |---|---|---|
-//! | of a view | any | the device, `ro,noload` |
+//! | of a view | any | the device, `ro` and `noload`, or `nouuid` of an XFS |
 //! | writable | no | the device, `rw` |
 //! | writable | writable, whole | a bind of that mount |
 //! | writable | only read only | the device, `rw` |
 //!
+//! The kind is the disk's own, whatever the snapshotter's name makes now. Every XFS over one golden file has its identity,
+//! which only `nouuid` lets the kernel mount twice.
 //! Where users' quota is kept, a writable device is mounted with `usrquota,grpquota`: without them the kernel
 //! counts, and lets everybody exceed their limits.
 //!
@@ -26,11 +28,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Mount;
+use crate::filesystem::Kind;
 use crate::link::Disk;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// How a disk is mounted to be written.
-const WRITABLE: [&str; 4] = ["rw", "noatime", "noinit_itable", "discard"];
+fn writable(kind: Kind) -> [&'static str; 4] {
+    match kind {
+        Kind::Ext4 => ["rw", "noatime", "noinit_itable", "discard"],
+        Kind::Xfs => ["rw", "noatime", "nouuid", "discard"],
+    }
+}
+
+/// How one is mounted to be looked at. Nothing is there to be replayed: what is sealed was unmounted in order.
+fn read_only(kind: Kind) -> [&'static str; 2] {
+    match kind {
+        Kind::Ext4 => ["ro", "noload"],
+        Kind::Xfs => ["ro", "nouuid"],
+    }
+}
 
 /// One mount in our mount namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,20 +92,21 @@ fn reachable(mount: &Mounted) -> bool {
 }
 
 /// The answer for a disk that is mounted at `mounts`.
-pub(super) fn decide(disk: &Disk, mounts: &[Mounted], user_quota: bool) -> Vec<Mount> {
-    let writable = mounts.iter().find(|mount| mount.whole && !mount.read_only);
-    let (kind, source, options): (_, &Path, &[&str]) = match writable {
-        _ if disk.read_only => ("ext4", disk.path(), &["ro", "noload"]),
+pub(super) fn decide(disk: &Disk, mounts: &[Mounted], kind: Kind, user_quota: bool) -> Vec<Mount> {
+    let (ro, rw) = (read_only(kind), writable(kind));
+    let mounted = mounts.iter().find(|mount| mount.whole && !mount.read_only);
+    let (name, source, options): (_, &Path, &[&str]) = match mounted {
+        _ if disk.read_only => (kind.name(), disk.path(), &ro),
         Some(mount) => ("bind", &mount.at, &["rbind", "rw"]),
-        None => ("ext4", disk.path(), &WRITABLE),
+        None => (kind.name(), disk.path(), &rw),
     };
-    let quota: &[&str] = match writable {
-        None if user_quota && !disk.read_only => &["usrquota", "grpquota"],
+    let quota: &[&str] = match mounted {
+        None if user_quota && kind == Kind::Ext4 && !disk.read_only => &["usrquota", "grpquota"],
         _ => &[],
     };
     let options = options.iter().chain(quota);
     vec![Mount {
-        kind: kind.to_owned(),
+        kind: name.to_owned(),
         source: source.to_string_lossy().into_owned(),
         options: options.map(|option| (*option).to_owned()).collect(),
     }]
@@ -140,7 +157,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{Disk, Mounted, decide, mounted, parse};
+    use super::{Disk, Kind, Mounted, decide, mounted, parse};
 
     const INFO: &[u8] = b"\
 22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
@@ -201,7 +218,7 @@ garbage
             (5, true, "ext4", device(5), "ro,noload"),
         ] {
             for user_quota in [false, true] {
-                let mounts = decide(&disk(minor, view), &at(minor), user_quota);
+                let mounts = decide(&disk(minor, view), &at(minor), Kind::Ext4, user_quota);
                 assert_eq!(mounts.len(), 1, "exactly one mount");
                 let mount = &mounts[0];
                 assert_eq!((mount.kind.as_str(), &mount.source), (kind, &source));
@@ -210,6 +227,17 @@ garbage
                     _ => expected.to_owned(),
                 };
                 assert_eq!(mount.options, options(&expected));
+                let other = decide(&disk(minor, view), &at(minor), Kind::Xfs, user_quota);
+                let expected = match (kind, view) {
+                    ("bind", _) => ("bind", "rbind,rw"),
+                    (_, true) => ("xfs", "ro,nouuid"),
+                    (_, false) => ("xfs", "rw,noatime,nouuid,discard"),
+                };
+                assert_eq!(
+                    (other[0].kind.as_str(), &other[0].source),
+                    (expected.0, &source)
+                );
+                assert_eq!(other[0].options, options(expected.1));
             }
         }
     }
@@ -221,7 +249,7 @@ garbage
             let mut disk = disk(1, view);
             disk.alias = Some("/run/p/servers/1-1/dev/s1".into());
             assert_eq!(
-                decide(&disk, &[], false)[0].source,
+                decide(&disk, &[], Kind::Ext4, false)[0].source,
                 "/run/p/servers/1-1/dev/s1"
             );
         }
@@ -231,7 +259,10 @@ garbage
     #[test]
     fn a_mounted_part_is_not_bound() {
         let part = vec![at(3)[1].clone()];
-        assert_eq!(decide(&disk(3, false), &part, false)[0].kind, "ext4");
+        assert_eq!(
+            decide(&disk(3, false), &part, Kind::Ext4, false)[0].kind,
+            "ext4"
+        );
     }
 
     #[test]

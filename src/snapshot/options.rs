@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::ext4::Choices;
+use crate::filesystem::Choices;
 use crate::units::ClusterSize;
 
 /// Options of all snapshotters over one root.

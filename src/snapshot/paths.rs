@@ -3,21 +3,22 @@
 //! ```text
 //! root/lock                    whose root this is: flock, and the owner's process number
 //! root/store.redb              the store
-//! root/golden/ext4-<tag>.raw   empty file systems, one for each size and layout
+//! root/golden/ext4-<tag>.raw   empty file systems, one for each size and layout; those of XFS are xfs-<tag>.raw
 //! root/deltas/<id>.hds         a snapshot's own delta
 //! root/kept/<n>/               what a repair changed or set aside, as it was; for people to remove
 //! ```
 //!
-//! Disks: `s<id>` is an active snapshot, `v<id>` all views of a committed one, `g-<tag>` all views of
+//! Disks: `s<id>` is an active snapshot, `v<id>` all views of a committed one, `g-<tag>` or `g-xfs-<tag>` all views of
 //! nothing.
 
 use std::path::{Path, PathBuf};
 
+use crate::filesystem::Kind as FileSystem;
 use crate::link::Disk;
 use crate::store::{Id, Kind, Record};
 
 const DELTA: &str = ".hds";
-const GOLDEN: (&str, &str) = ("ext4-", ".raw");
+const GOLDEN: &str = ".raw";
 /// Ends the name of a file that is not finished.
 const UNFINISHED: &str = ".tmp";
 
@@ -109,14 +110,19 @@ impl Paths {
 }
 
 /// The name of a golden file with this tag.
-pub(super) fn golden_name(tag: &str) -> String {
-    format!("{}{tag}{}", GOLDEN.0, GOLDEN.1)
+pub(super) fn golden_name(kind: FileSystem, tag: &str) -> String {
+    format!("{kind}-{tag}{GOLDEN}")
+}
+
+/// The kind and the tag in the name of a golden file.
+fn golden_tag(name: &str) -> Option<(FileSystem, &str)> {
+    let (kind, tag) = name.strip_suffix(GOLDEN)?.split_once('-')?;
+    Some((kind.parse().ok()?, tag))
 }
 
 /// The bytes of a golden file, as its name tells; who stands on it may have another size since.
 pub(super) fn golden_size(name: &str) -> Option<u64> {
-    let tag = name.strip_prefix(GOLDEN.0)?;
-    tag.split_once('-')?.0.parse().ok()
+    golden_tag(name)?.1.split_once('-')?.0.parse().ok()
 }
 
 /// What a file's name tells.
@@ -124,7 +130,7 @@ pub(super) fn found(name: &str) -> Found {
     if name.ends_with(UNFINISHED) {
         return Found::Unfinished;
     }
-    if name.starts_with(GOLDEN.0) && name.ends_with(GOLDEN.1) {
+    if golden_tag(name).is_some() {
         return Found::Golden;
     }
     let number = name.strip_suffix(DELTA).and_then(number);
@@ -142,8 +148,12 @@ pub(super) fn disk_of(record: &Record) -> String {
 
 /// The disk that serves views of a golden file.
 fn golden_disk(golden: &str) -> String {
-    let tag = golden.strip_prefix(GOLDEN.0).unwrap_or(golden);
-    format!("g-{}", tag.strip_suffix(GOLDEN.1).unwrap_or(tag))
+    match golden_tag(golden) {
+        // As they were called when there was one kind.
+        Some((FileSystem::Ext4, tag)) => format!("g-{tag}"),
+        Some((kind, tag)) => format!("g-{kind}-{tag}"),
+        None => format!("g-{golden}"),
+    }
 }
 
 /// Is this the id of a disk that a snapshotter made?
@@ -164,7 +174,7 @@ fn number(text: &str) -> Option<u64> {
 mod tests {
     use std::path::Path;
 
-    use super::{Found, Paths, found, golden_disk, golden_name, golden_size, our_disk};
+    use super::{FileSystem, Found, Paths, found, golden_disk, golden_name, golden_size, our_disk};
     use crate::store::Id;
 
     #[test]
@@ -173,10 +183,13 @@ mod tests {
         let name =
             |path: std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(found(&name(paths.delta(Id(7)))), Found::Delta(Id(7)));
-        assert_eq!(found(&golden_name("1024-0a")), Found::Golden);
-        assert_eq!(golden_size(&golden_name("1024-0a")), Some(1024));
+        for kind in [FileSystem::Ext4, FileSystem::Xfs] {
+            assert_eq!(found(&golden_name(kind, "1024-0a")), Found::Golden);
+            assert_eq!(golden_size(&golden_name(kind, "1024-0a")), Some(1024));
+        }
+        assert_eq!(found("ext4-1024-0a.raw"), Found::Golden);
         assert_eq!(golden_size("1024-0a"), None);
-        let unfinished = paths.unfinished_golden(&golden_name("1024-0a"));
+        let unfinished = paths.unfinished_golden(&golden_name(FileSystem::Ext4, "1024-0a"));
         assert_eq!(found(&name(unfinished)), Found::Unfinished);
         assert_eq!(found(&name(paths.probe())), Found::Unfinished);
         for foreign in [
@@ -195,9 +208,11 @@ mod tests {
 
     #[test]
     fn a_disk_is_known_by_its_id() {
-        let golden = golden_disk(&golden_name("10737418240-1a2b3c4d"));
+        let golden = golden_disk(&golden_name(FileSystem::Ext4, "10737418240-1a2b3c4d"));
         assert_eq!(golden, "g-10737418240-1a2b3c4d");
-        for ours in ["s1", "v18446744073709551615", golden.as_str()] {
+        let other = golden_disk(&golden_name(FileSystem::Xfs, "10737418240-1a2b3c4d"));
+        assert_eq!(other, "g-xfs-10737418240-1a2b3c4d");
+        for ours in ["s1", "v18446744073709551615", &golden, &other] {
             assert!(our_disk(ours), "{ours}");
         }
         for other in ["", "s", "sx", "s01", "disk1", "gold", "t1"] {

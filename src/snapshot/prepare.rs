@@ -8,11 +8,13 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::device::file_system;
 use super::mounts::decide;
 use super::root::sync_dir;
 use super::shared::{Shared, blocking};
 use super::words::{check_key, check_labels};
 use super::{Error, Kind, Labels, Mount, NameOptions, Snapshotter, golden, sizes};
+use crate::filesystem::Kind as FileSystem;
 use crate::image;
 use crate::io::{Direct, now};
 use crate::link::Disk;
@@ -77,10 +79,10 @@ impl Snapshotter {
             })
             .await?;
         shared.steps.pass("reserved").await;
-        let user_quota = self.options().file_system.user_quota;
+        let user_quota = self.options().file_system.user_quota();
         match build(shared, &record, user_quota).await {
             // Nobody can have mounted it yet.
-            Ok(disk) => Ok(decide(&disk, &[], user_quota)),
+            Ok((disk, kind)) => Ok(decide(&disk, &[], kind, user_quota)),
             Err(error) => {
                 shared.undo(record).await;
                 Err(error)
@@ -173,7 +175,11 @@ impl Shared {
 }
 
 /// Makes what a reserved record promises, and says that it is ready.
-async fn build(shared: &Shared, record: &Record, user_quota: bool) -> Result<Disk, Error> {
+async fn build(
+    shared: &Shared,
+    record: &Record,
+    user_quota: bool,
+) -> Result<(Disk, FileSystem), Error> {
     if record.kind == Kind::Active {
         let path = shared.paths.delta(record.id);
         let (size, cluster) = (record.size, record.cluster);
@@ -185,10 +191,11 @@ async fn build(shared: &Shared, record: &Record, user_quota: bool) -> Result<Dis
     if user_quota && record.kind == Kind::Active {
         shared.keep_user_quota(&record.key, &disk).await?;
     }
+    let kind = file_system(&disk, shared.options.flush_limit).await?;
     let id = record.id;
     shared.store(move |store| store.ready(id)).await?;
     shared.steps.pass("ready").await;
-    Ok(disk)
+    Ok((disk, kind))
 }
 
 /// A new, empty delta: durable, and its name too.

@@ -8,16 +8,17 @@
 //! Each step may be repeated, so after a stop the same order brings it to its end. A disk whose file system
 //! was made smaller keeps its own size: the file system is what limits a container.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::device::{Use, forget_behind, free_and_flush, held};
+use super::device::{Use, file_system, forget_behind, free_and_flush, grow_xfs, held};
 use super::mounts::mounted;
 use super::paths::disk_of;
 use super::shared::{Shared, blocking};
 use super::sizes::bounded;
 use super::words::check_key;
 use super::{Error, Kind, Snapshotter};
-use crate::ext4::{Filesystem, Tools};
+use crate::filesystem::{self, Kind as FileSystem};
 use crate::link::Disk;
 use crate::store::Record;
 
@@ -55,7 +56,7 @@ impl Snapshotter {
         shared.steps.pass("resize attached").await;
         let key = record.key.clone();
         let holder = self.holder(&disk).await?;
-        match holder {
+        match &holder {
             Holder::Nobody => {}
             _ if size < record.size => {
                 return Err(Error::Shrinks {
@@ -64,7 +65,7 @@ impl Snapshotter {
                     asked: size,
                 });
             }
-            Holder::Here => {}
+            Holder::Here(_) => {}
             Holder::Elsewhere => {
                 return Err(Error::NotResized {
                     key,
@@ -79,10 +80,15 @@ impl Snapshotter {
             shared.disks.grow(&name, size).await.map_err(failed)?;
             shared.steps.pass("resize grown").await;
         }
+        let mounted = matches!(holder, Holder::Here(_));
         match holder {
-            Holder::Nobody => shared.resize_idle(&key, &disk, size).await?,
             // The kernel makes it larger.
-            _ => shared.resize_file_system(&key, &disk, size).await?,
+            Holder::Here(at) => {
+                shared
+                    .resize_file_system(&key, &disk, Some(at), size)
+                    .await?;
+            }
+            _ => shared.resize_idle(&key, &disk, size).await?,
         }
         shared.steps.pass("resize done").await;
         let id = record.id;
@@ -91,7 +97,7 @@ impl Snapshotter {
             key = record.key,
             from = record.size,
             to = size,
-            mounted = holder == Holder::Here,
+            mounted,
             "resized"
         );
         Ok(resized)
@@ -109,8 +115,8 @@ impl Snapshotter {
             let asked = disk.clone();
             let mounts = blocking("reading the mounts", move || mounted(&asked)).await?;
             let mounts = mounts.map_err(Error::file("read", "/proc/self/mountinfo".as_ref()))?;
-            if !mounts.is_empty() {
-                return Ok(Holder::Here);
+            if let Some(mount) = mounts.into_iter().next() {
+                return Ok(Holder::Here(mount.at));
             }
             if Instant::now() >= deadline {
                 return Ok(Holder::Elsewhere);
@@ -121,11 +127,11 @@ impl Snapshotter {
 }
 
 /// Who has a disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Holder {
     Nobody,
-    /// A mount in our own namespace.
-    Here,
+    /// A mount in our own namespace, at this place.
+    Here(PathBuf),
     /// Somebody that we cannot see.
     Elsewhere,
 }
@@ -133,7 +139,11 @@ enum Holder {
 impl Shared {
     /// Gives the file system on a disk that nobody has another size. What was done is in the disk then.
     pub(super) async fn resize_idle(&self, key: &str, disk: &Disk, size: u64) -> Result<(), Error> {
-        self.resize_file_system(key, disk, size).await?;
+        if file_system(disk, self.options.flush_limit).await? == FileSystem::Xfs {
+            // It is mounted for that, and what was lost of it would look as if it had been written.
+            self.settled(key, disk).await?;
+        }
+        self.resize_file_system(key, disk, None, size).await?;
         self.settled(key, disk).await
     }
 
@@ -152,11 +162,23 @@ impl Shared {
         })
     }
 
-    async fn resize_file_system(&self, key: &str, disk: &Disk, size: u64) -> Result<(), Error> {
-        forget_behind(disk, size, self.options.flush_limit).await?;
-        let tools = self.tools.get_or_try_init(Tools::find).await;
-        let tools = tools.map_err(Error::resize(key, size))?;
-        let resized = Filesystem::at(disk.path()).resize(size, tools).await;
+    async fn resize_file_system(
+        &self,
+        key: &str,
+        disk: &Disk,
+        at: Option<PathBuf>,
+        size: u64,
+    ) -> Result<(), Error> {
+        let limit = self.options.flush_limit;
+        let resized = match file_system(disk, limit).await? {
+            FileSystem::Ext4 => {
+                forget_behind(disk, size, limit).await?;
+                filesystem::resize_ext4(disk.path(), size, &self.tools).await
+            }
+            // It never shrank, so nothing is behind its end; and where that is, one that is mounted has not told its
+            // device yet.
+            FileSystem::Xfs => grow_xfs(disk, at, size, limit).await?,
+        };
         resized.map_err(Error::resize(key, size))
     }
 }

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::OnceCell;
-
 use super::device::{Use, free_and_flush};
 use super::disks::Disks;
 use super::locks::Locks;
@@ -17,7 +15,7 @@ use super::root::RootLock;
 use super::steps::Steps;
 use super::{Error, Kind, Options, Usage};
 use crate::causes::in_full;
-use crate::ext4::Tools;
+use crate::filesystem::Tools;
 use crate::link::{self, Access, Delta, Disk, Format};
 use crate::store::{self, Id, Record, Seal, Store};
 
@@ -32,8 +30,8 @@ pub(super) struct Shared {
     pub(super) removals: Removals,
     pub(super) steps: Steps,
     pub(super) store: Arc<Store>,
-    /// The programs of e2fsprogs, once somebody needed them.
-    pub(super) tools: OnceCell<Tools>,
+    /// The programs of file systems, once somebody needed them.
+    pub(super) tools: Tools,
     pub(super) _lock: RootLock,
 }
 

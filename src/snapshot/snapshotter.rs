@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::device::file_system;
 use super::disks::Disks;
 use super::locks::{Locks, Turn};
 use super::mounts::{decide, mounted};
@@ -15,6 +16,7 @@ use super::shared::{Shared, blocking};
 use super::steps::Steps;
 use super::words::check_key;
 use super::{Error, Kind, Mount, NameOptions, Options, golden, root};
+use crate::filesystem::Tools;
 use crate::link::Disk;
 use crate::store::{Origin, Record, Store};
 
@@ -70,7 +72,7 @@ impl Snapshotters {
             removals: Removals::default(),
             steps,
             store: Arc::new(store),
-            tools: tokio::sync::OnceCell::new(),
+            tools: Tools::default(),
             _lock: lock,
         });
         shared.recover().await?;
@@ -209,8 +211,9 @@ impl Snapshotter {
             tracing::warn!(%error, "cannot read the mounts of this process");
             Vec::new()
         });
+        let kind = file_system(&disk, self.shared.options.flush_limit).await?;
         let user_quota = self.enforces(&record, &disk).await?;
-        Ok(decide(&disk, &mounts, user_quota))
+        Ok(decide(&disk, &mounts, kind, user_quota))
     }
 }
 

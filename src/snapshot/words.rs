@@ -45,7 +45,7 @@ impl From<Record> for Info {
 /// What to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// `ext4` or `bind`.
+    /// `ext4`, `xfs` or `bind`.
     pub kind: String,
     /// A device, or a directory that is mounted already.
     pub source: String,
