@@ -12,6 +12,7 @@ binary = "{bin}/ploopd"
 detach_on_stop = true
 
 [names.ploop]
+filesystem = "{filesystem}"
 `
 
 // containerdConfig keeps away from everything a containerd of the machine may own. CRI is off: it would look for a

@@ -89,7 +89,7 @@ func startPair(root string) (*pair, error) {
 		return nil, err
 	}
 	config, socket := filepath.Join(run, "config.toml"), filepath.Join(run, name+".sock")
-	text := strings.NewReplacer("{root}", root, "{run}", run, "{bin}", bin).Replace(pairConfig)
+	text := strings.NewReplacer("{root}", root, "{run}", run, "{bin}", bin, "{filesystem}", *fileSystem).Replace(pairConfig)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

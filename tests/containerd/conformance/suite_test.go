@@ -30,6 +30,7 @@ const name = "ploop"
 var (
 	binaries   = flag.String("binaries", "", "the directory with ploop-snapshotter and ploopd")
 	repository = flag.String("repository", ".", "the clone whose `make demo-clean` may clean up")
+	fileSystem = flag.String("filesystem", "ext4", "the kind of file system that a disk has")
 	containerD = flag.String("containerd", "", "the containerd to run TestThroughContainerd with")
 )
 
