@@ -8,6 +8,7 @@
 //! it as in use again. For the same reason the first transaction need not be durable.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
@@ -168,8 +169,8 @@ fn hollow(path: &Path, seal: Seal) -> Result<u64, Error> {
         let start = header.cluster().start_of_place(*place);
         let spent = match filesystem::spent_journal(file.as_file(), start, path) {
             Ok(spent) => spent,
-            Err(filesystem::Error::File { source, .. }) => {
-                return Err(Error::file("read", path)(source));
+            Err(error) if error.host().is_some() => {
+                return Err(Error::file("read", path)(io::Error::other(error)));
             }
             // Whatever else somebody keeps on it is theirs.
             Err(_) => Vec::new(),
