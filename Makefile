@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help build images go-tools demo demo-clean test crash-test fault-test space-test quota-test fuzz conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
+.PHONY: help build images go-tools demo demo-clean test crash-test fault-test space-test quota-test fuzz sanitize conformance bench vm-images vm-test soak demo-vm vm-shell lint clean FORCE
 
 CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
@@ -43,6 +43,10 @@ crash-test: ## every stop at every moment of many scenarios, and deliberate bugs
 	@tests/needs test
 	@tests/suites --here crash
 
+sanitize: ## the library's tests under AddressSanitizer
+	@tests/needs test
+	@tests/suites sanitized
+
 conformance: ## containerd's own snapshotter suite: over our socket and through containerd
 	@tests/needs test
 	@tests/suites conformance
@@ -75,10 +79,11 @@ vm-test: ## what the kernel matters to, on ublk, in the virtual machine: on the 
 	@tests/needs vm
 	@tests/suites vm
 
-soak: ## millions of crash states; ten minutes of hostile bytes for each reader; then what kills and hurries, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure, CUTS=100: of the power)
+soak: ## millions of crash states; AddressSanitizer; ten minutes of hostile bytes for each reader; then what kills and hurries, in the virtual machine (ROUNDS=50, LOAD=600: seconds under pressure, CUTS=100: of the power)
 	@tests/needs test
 	@tests/needs vm
 	@STATES=$(or $(STATES),5000000) tests/suites crash
+	@tests/suites sanitized
 	@TIME=$(or $(TIME),600) fuzz/run
 	@ROUNDS=$(or $(ROUNDS),50) LOAD=$(or $(LOAD),600) CUTS=$(or $(CUTS),100) VM_LIMIT=14400 tests/suites soak
 
