@@ -148,7 +148,7 @@ fn report(found: &[Found], style: Style) {
 
 fn file_json(one: &Found) -> Value {
     json!({
-        "file": one.path,
+        "file": one.path.to_string_lossy(),
         "clean": one.defects.is_empty(),
         "findings": one.defects.iter().map(as_json).collect::<Vec<_>>(),
     })

@@ -107,7 +107,7 @@ fn place(finding: &Finding) -> String {
 
 fn as_json(root: &Path, report: &Report) -> Value {
     json!({
-        "root": root,
+        "root": root.to_string_lossy(),
         "clean": report.findings.is_empty(),
         "snapshots": report.snapshots,
         "files": report.files,
@@ -120,7 +120,7 @@ fn finding_json(finding: &Finding) -> Value {
     let fault = &finding.fault;
     json!({
         "severity": fault.severity().to_string(),
-        "file": finding.file,
+        "file": finding.file.as_ref().map(|file| file.to_string_lossy()),
         "snapshot": finding.snapshot.as_ref().map(|it| json!({
             "id": it.id.0,
             "space": it.space,

@@ -121,7 +121,7 @@ impl Found {
 
     fn as_json(&self, path: &Path) -> Value {
         json!({
-            "file": path,
+            "file": path.to_string_lossy(),
             "format": "ploop",
             "version": self.version(),
             "disk_bytes": self.header.size(),
