@@ -29,7 +29,7 @@ impl Sizes for Everywhere {
         }))
     }
 
-    async fn resize(&self, place: &Place, size: u64) -> Result<(), String> {
+    async fn resize(&self, place: &Place, size: u64) -> Result<u64, String> {
         let snapshotter = self.0.named(&place.snapshotter);
         let snapshotter =
             snapshotter.ok_or_else(|| format!("snapshotter {} is gone", place.snapshotter))?;
@@ -37,7 +37,7 @@ impl Sizes for Everywhere {
         // An act is not undone when nobody waits for it any more: it runs to its end by itself.
         let act = tokio::spawn(async move { snapshotter.resize(&key, size).await });
         match act.await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(size)) => Ok(size),
             Ok(Err(error)) => Err(in_full(&error)),
             Err(error) => Err(format!(
                 "the disk was not sized: this is a defect ({error})"

@@ -63,7 +63,11 @@ impl<S: Sizes> Plugin<S> {
         if place.size >= size {
             return Ok(());
         }
-        self.sizes.resize(&place, size).await?;
+        let size = self.sizes.resize(&place, size).await?;
+        if size == place.size {
+            // In whole clusters it had it.
+            return Ok(());
+        }
         tracing::info!(
             snapshotter = place.snapshotter,
             key = place.key,

@@ -28,13 +28,13 @@ impl Sizes for Disks {
         }))
     }
 
-    async fn resize(&self, place: &Place, size: u64) -> Result<(), String> {
+    async fn resize(&self, place: &Place, size: u64) -> Result<u64, String> {
         match size >> 20 {
             666 => Err("the host has no room for it".to_owned()),
             777 => std::future::pending().await,
             _ => {
                 self.sized.lock().unwrap().push((place.key.clone(), size));
-                Ok(())
+                Ok(size)
             }
         }
     }

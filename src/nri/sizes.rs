@@ -26,8 +26,9 @@ pub trait Sizes: Send + Sync + 'static {
         container: &str,
     ) -> impl Future<Output = Result<Option<Place>, String>> + Send;
 
-    /// Gives a snapshot this many bytes. What was begun goes on when nobody waits any more.
+    /// Gives a snapshot this many bytes, in whole clusters, and answers what it has then. What was begun goes on when
+    /// nobody waits any more.
     ///
     /// The error is for the pod's events.
-    fn resize(&self, place: &Place, size: u64) -> impl Future<Output = Result<(), String>> + Send;
+    fn resize(&self, place: &Place, size: u64) -> impl Future<Output = Result<u64, String>> + Send;
 }
