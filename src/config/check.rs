@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Config;
+use super::words::Size;
 use crate::ext4;
 use crate::filesystem::Kind;
 use crate::observe::Address;
@@ -42,17 +43,23 @@ pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
 
 /// What nobody asks for must be what everybody may ask for.
 fn sizes(config: &Config) -> Option<Contradiction> {
+    let cluster = config.snapshots.cluster;
     for (name, section) in &config.names {
         let [size, smallest, largest] = config.sizes_of(section);
-        if size < smallest || size > largest {
-            let reason = format!(
-                "the size {size} is not between min_size {smallest} and max_size {largest}"
-            );
-            return Some(match section.size {
-                Some(_) => contradiction_at(&["names", name.as_str(), "size"], reason),
-                None => contradiction_at(&["snapshots", "size"], reason),
-            });
-        }
+        let reason = if size < smallest || size > largest {
+            format!("the size {size} is not between min_size {smallest} and max_size {largest}")
+        } else if !size.0.is_multiple_of(cluster.bytes()) {
+            format!(
+                "the size {size} is not a multiple of the cluster size, {}",
+                Size(cluster.bytes())
+            )
+        } else {
+            continue;
+        };
+        return Some(match section.size {
+            Some(_) => contradiction_at(&["names", name.as_str(), "size"], reason),
+            None => contradiction_at(&["snapshots", "size"], reason),
+        });
     }
     None
 }

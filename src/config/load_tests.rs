@@ -84,11 +84,11 @@ fn the_deployed_file_mentions_every_option() {
 fn what_is_printed_is_read_back_alike() {
     let config = parse(
         "root = '/a'\n[log]\nfilter = 'info,h2=warn'\nformat = 'json'\n\
-         [snapshots]\nsize = 1073745920\ncluster = '1Mi'\nbusy_wait = '1m 500ms'\n\
+         [snapshots]\nsize = 1074790400\ncluster = '1Mi'\nbusy_wait = '1m 500ms'\n\
          [names.big]\nsize = '1.5Ti'\n[names.small]\nsocket = '/run/s'\n",
     )
     .unwrap();
-    assert_eq!(config.snapshots.size.0, (1 << 30) + 4096);
+    assert_eq!(config.snapshots.size.0, (1 << 30) + (1 << 20));
     assert_eq!(config.snapshots.busy_wait, Duration::from_millis(60_500));
     let printed = config.print().unwrap();
     assert!(
@@ -196,7 +196,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
         ("root = 7", "1:8:", "invalid type: integer `7`"),
         ("root = 'var/lib'", "1:8:", "no absolute path"),
         ("[snapshots]\nsize = '10 Gigs'", "2:8:", "such as 10Gi"),
-        ("[snapshots]\nsize = '1Mi'", "2:8:", "from 64Mi to 16Ti"),
+        ("[snapshots]\nsize = '1Mi'", "2:8:", "from 64Mi to 8Ti"),
         ("[snapshots]\nsize = '100000001'", "2:8:", "multiple of 4Ki"),
         ("[snapshots]\nsize = -1", "2:8:", "not negative"),
         ("[snapshots]\nsize = 1.5", "2:8:", "a size such as"),
@@ -266,6 +266,11 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
             "[names.ploop]\nsize = '4Gi'\nmax_size = '2Gi'",
             "2:1:",
             "the size 4Gi is not between min_size 64Mi and max_size 2Gi",
+        ),
+        (
+            "[snapshots]\nsize = '100Mi'\ncluster = '64Mi'",
+            "2:1:",
+            "the size 100Mi is not a multiple of the cluster size, 64Mi",
         ),
         ("[nri]\nenabled = 'auto'", "2:11:", "expected a boolean"),
         ("[nri]\nsocket = 'nri.sock'", "2:10:", "no absolute path"),
