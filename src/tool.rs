@@ -161,37 +161,63 @@ impl Tool {
         })
     }
 
-    /// Runs it to its end, or kills it when the time is up.
+    /// Runs it to its end, or kills it when the time is up or nobody waits for it any more.
     ///
     /// # Errors
     /// [`Error::Run`], [`Error::Timeout`]; how it ended is in its output.
     pub async fn run(&self, arguments: &[&str]) -> Result<Output, Error> {
-        let command = format!("{} {}", self.path.display(), arguments.join(" "));
-        let child = Command::new(&self.path)
+        let child = self.command(arguments).kill_on_drop(true).output();
+        match tokio::time::timeout(self.limit, child).await {
+            Ok(ended) => self.output(arguments, ended),
+            Err(_) => Err(Error::Timeout {
+                command: self.line(arguments),
+                limit: self.limit,
+            }),
+        }
+    }
+
+    /// Runs it to its end, however long that is and whatever becomes of us: a program that would leave half of
+    /// something behind. A signal to our process group is not for it.
+    ///
+    /// # Errors
+    /// [`Error::Run`]; how it ended is in its output.
+    pub async fn run_to_the_end(&self, arguments: &[&str]) -> Result<Output, Error> {
+        let ended = self.command(arguments).process_group(0).output().await;
+        self.output(arguments, ended)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.path);
+        command
             .args(arguments)
             .env_clear()
             .env("PATH", PLACES.join(":"))
             .env("LC_ALL", "C")
             .current_dir("/")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let output = tokio::time::timeout(self.limit, child)
-            .await
-            .map_err(|_| Error::Timeout {
-                command: command.clone(),
-                limit: self.limit,
-            })?
-            .map_err(|source| Error::Run {
-                path: self.path.clone(),
-                source,
-            })?;
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What was asked for, for messages.
+    fn line(&self, arguments: &[&str]) -> String {
+        format!("{} {}", self.path.display(), arguments.join(" "))
+    }
+
+    fn output(
+        &self,
+        arguments: &[&str],
+        ended: io::Result<std::process::Output>,
+    ) -> Result<Output, Error> {
+        let output = ended.map_err(|source| Error::Run {
+            path: self.path.clone(),
+            source,
+        })?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.push_str(&String::from_utf8_lossy(&output.stderr));
         Ok(Output {
             status: output.status.code(),
             text,
-            command,
+            command: self.line(arguments),
         })
     }
 
@@ -320,6 +346,33 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("process {pid} still runs");
+    }
+
+    #[tokio::test]
+    async fn what_must_not_be_cut_short_outlives_who_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (begun, done) = (dir.path().join("begun"), dir.path().join("done"));
+        let text = format!(
+            "touch {}; sleep 0.5; touch {}",
+            begun.display(),
+            done.display()
+        );
+        script(dir.path(), "resize2fs", &text);
+        let mut tool = Tool::find_in("resize2fs", "e2fsprogs", &[dir.path()]).unwrap();
+        tool.limit = Duration::from_millis(1);
+        let running = tokio::spawn(async move { tool.run_to_the_end(&[]).await });
+        while !begun.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        for _ in 0..500 {
+            if done.exists() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it was killed");
     }
 
     #[test]

@@ -45,6 +45,29 @@ pub enum Error {
         /// Bytes that are used.
         used: u64,
     },
+    /// The content would fit, but not the files.
+    #[error(
+        "{files} files are there, and a file system of {} has room for {inodes}",
+        Bytes(*size)
+    )]
+    TooFewInodes {
+        /// The size asked for.
+        size: u64,
+        /// Inodes that are used.
+        files: u32,
+        /// Inodes that there would be.
+        inodes: u64,
+    },
+    /// Its journal is to be replayed, or errors were seen in it: what is changed now would be undone or made worse.
+    #[error(
+        "the file system on {path} {how}: start its container once, or let e2fsck mend it; nothing was changed"
+    )]
+    Torn {
+        /// The file or device.
+        path: PathBuf,
+        /// What is wrong with it.
+        how: &'static str,
+    },
     /// It is mounted, and the kernel does not let us.
     #[error(
         "a mounted file system is made larger only for who has CAP_SYS_RESOURCE: give it to ploop-snapshotter, \

@@ -8,6 +8,18 @@ use super::layout::check_size;
 use super::{Error, Layout, Superblock, Tools};
 use crate::tool;
 
+/// What resize2fs says when the content does not fit: before it begins, and on its way.
+const NO_ROOM: [&str; 3] = [
+    "smaller than minimum",
+    "Not enough space",
+    "No space left on device",
+];
+
+/// A size as resize2fs reads it.
+fn kibibytes(size: u64) -> String {
+    format!("{}K", size / 1024)
+}
+
 /// An ext4 file system in a file.
 #[derive(Clone, Debug)]
 pub struct Filesystem {
@@ -76,40 +88,88 @@ impl Filesystem {
         Ok(made)
     }
 
-    /// Gives a file system another size, in bytes: of one that nobody has mounted any size that its content
-    /// fits into, of one that is mounted in our namespace a larger one.
+    /// Gives a file system that nobody has mounted another size, in bytes: any that its content fits into.
     ///
     /// With the layout of a golden file system the content stays where it is. A last block group too small
     /// for anything is left out, so that the file system may be some MiB smaller than asked for.
     ///
+    /// What is begun is brought to its end, whoever waits for it: cut short it would leave bitmaps that call free what
+    /// files have.
+    ///
     /// # Errors
-    /// [`Error::TooSmall`] with what is used, [`Error::BadSize`], [`Error::Tool`] with what resize2fs said.
+    /// [`Error::Torn`]; [`Error::TooSmall`] or [`Error::TooFewInodes`] with what is used; [`Error::BadSize`];
+    /// [`Error::Tool`] with what resize2fs said.
     pub async fn resize(&self, size: u64, tools: &Tools) -> Result<(), Error> {
         check_size(size)?;
         let before = Superblock::read(&self.path)?;
+        // resize2fs would ask the same, but for -f; and that has to be: else it asks for an e2fsck each time.
+        if let Some(how) = before.torn() {
+            let path = self.path.clone();
+            return Err(Error::Torn { path, how });
+        }
         let used = (before.blocks - before.free_blocks).saturating_mul(before.block);
         let too_small = || Error::TooSmall { size, used };
-        if size < before.size() && used > size {
+        let shrinks = size < before.size();
+        if shrinks && used > size {
             return Err(too_small());
         }
+        let (files, inodes) = (before.used_inodes(), before.inodes_at(size));
+        if shrinks && u64::from(files) > inodes {
+            return Err(Error::TooFewInodes {
+                size,
+                files,
+                inodes,
+            });
+        }
         let target = self.path.to_string_lossy();
-        let kibibytes = format!("{}K", size / 1024);
-        let done = tools.resize.run(&["-f", &target, &kibibytes]).await?;
-        match done.success() {
-            Ok(_) => Ok(()),
-            Err(tool::Error::Failed { output, .. })
-                if size < before.size()
-                    && (output.contains("smaller than minimum")
-                        || output.contains("Not enough space")) =>
+        let words = ["-f", &target, &kibibytes(size)];
+        let done = tools.resize.run_to_the_end(&words).await?;
+        let Err(error) = done.success() else {
+            return Ok(());
+        };
+        self.as_before(tools).await?;
+        match error {
+            tool::Error::Failed { output, .. }
+                if shrinks && NO_ROOM.iter().any(|no| output.contains(no)) =>
             {
                 Err(too_small())
             }
+            error => Err(error.into()),
+        }
+    }
+
+    /// Makes a file system larger that is mounted in our namespace.
+    ///
+    /// # Errors
+    /// [`Error::NotPermitted`]; [`Error::BadSize`]; [`Error::Tool`] with what resize2fs said.
+    pub async fn grow_mounted(&self, size: u64, tools: &Tools) -> Result<(), Error> {
+        check_size(size)?;
+        let target = self.path.to_string_lossy();
+        let words = ["-f", &target, &kibibytes(size)];
+        // The kernel does it, and it is whole at every moment.
+        match tools.resize.run(&words).await?.success() {
+            Ok(_) => Ok(()),
             Err(tool::Error::Failed { output, .. })
                 if output.contains("Permission denied to resize") =>
             {
                 Err(Error::NotPermitted)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// After a resize that failed: resize2fs marks a file system as damaged before it looks for room, and leaves that
+    /// mark. It was clean before, so what e2fsck finds is the mark and nothing else of anybody's.
+    async fn as_before(&self, tools: &Tools) -> Result<(), Error> {
+        if Superblock::read(&self.path)?.torn().is_none() {
+            return Ok(());
+        }
+        let target = self.path.to_string_lossy();
+        let mended = tools.e2fsck.run_to_the_end(&["-fy", &target]).await?;
+        match mended.status {
+            // 1: something was mended.
+            Some(0 | 1) => Ok(()),
+            _ => Err(mended.failure().into()),
         }
     }
 

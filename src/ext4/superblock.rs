@@ -3,7 +3,8 @@
 //! ```text
 //! byte 1024 of the device, little endian
 //!  0x00 u32 inodes          0x04 u32 blocks, low     0x0c u32 free blocks, low  0x10 u32 free inodes
-//!  0x18 u32 log2(block)-10  0x38 u16 magic ef53      0x3a u16 state             0x60 u32 incompatible features
+//!  0x18 u32 log2(block)-10  0x20 u32 blocks a group  0x28 u32 inodes a group
+//!  0x38 u16 magic ef53      0x3a u16 state           0x60 u32 incompatible features
 //!  0x64 u32 features without which it is only read   0x68 [u8;16] uuid
 //!  0x150 u32 blocks, high   0x158 u32 free blocks, high
 //!  0x240 u32 inode of users' quota   0x244 u32 of groups'
@@ -43,6 +44,10 @@ pub struct Superblock {
     pub inodes: u32,
     /// Inodes that are free.
     pub free_inodes: u32,
+    /// Blocks of a group; never 0.
+    pub group_blocks: u32,
+    /// Inodes of a group.
+    pub group_inodes: u32,
     /// Its identity.
     pub uuid: [u8; 16],
     /// Was it unmounted in order, with no error seen?
@@ -89,6 +94,30 @@ impl Superblock {
         self.blocks.saturating_mul(self.block)
     }
 
+    /// Inodes that are used.
+    #[must_use]
+    pub fn used_inodes(&self) -> u32 {
+        self.inodes - self.free_inodes
+    }
+
+    /// Inodes that there would be at another size, in bytes: each group has as many. At most, for a last group may be
+    /// too small to be one.
+    #[must_use]
+    pub fn inodes_at(&self, size: u64) -> u64 {
+        let groups = (size / self.block).div_ceil(u64::from(self.group_blocks));
+        groups.saturating_mul(u64::from(self.group_inodes))
+    }
+
+    /// What is wrong with the last unmount of one that nobody has mounted, if anything is.
+    #[must_use]
+    pub fn torn(&self) -> Option<&'static str> {
+        match (self.needs_recovery, self.clean) {
+            (true, _) => Some("was not unmounted to the end"),
+            (_, false) => Some("has met errors"),
+            _ => None,
+        }
+    }
+
     fn parse(bytes: &[u8; LEN]) -> Result<Self, &'static str> {
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let u32_at = |at: usize| {
@@ -112,7 +141,8 @@ impl Superblock {
         };
         let (blocks, free_blocks) = (wide(0x04, 0x150), wide(0x0c, 0x158));
         let (inodes, free_inodes) = (u32_at(0x00), u32_at(0x10));
-        if blocks == 0 || free_blocks > blocks || free_inodes > inodes {
+        let (group_blocks, group_inodes) = (u32_at(0x20), u32_at(0x28));
+        if blocks == 0 || free_blocks > blocks || free_inodes > inodes || group_blocks == 0 {
             return Err("its counts contradict each other");
         }
         let mut uuid = [0; 16];
@@ -124,6 +154,8 @@ impl Superblock {
             free_blocks,
             inodes,
             free_inodes,
+            group_blocks,
+            group_inodes,
             uuid,
             clean: state & CLEAN != 0 && state & ERRORS == 0,
             needs_recovery: features & RECOVER != 0,
@@ -155,6 +187,8 @@ mod tests {
         put(0x0c, &2_500_000_u32.to_le_bytes());
         put(0x10, &655_349_u32.to_le_bytes());
         put(0x18, &2_u32.to_le_bytes());
+        put(0x20, &32_768_u32.to_le_bytes());
+        put(0x28, &8192_u32.to_le_bytes());
         put(0x38, &[0x53, 0xef]);
         put(0x3a, &[1, 0]);
         put(0x60, &0x2c2_u32.to_le_bytes());
@@ -171,6 +205,8 @@ mod tests {
             free_blocks: 2_500_000,
             inodes: 655_360,
             free_inodes: 655_349,
+            group_blocks: 32_768,
+            group_inodes: 8192,
             uuid: [7; 16],
             clean: true,
             needs_recovery: false,
@@ -178,6 +214,9 @@ mod tests {
         };
         assert_eq!(superblock, expected);
         assert_eq!(superblock.size(), 10 << 30);
+        assert_eq!(superblock.used_inodes(), 11);
+        assert_eq!(superblock.inodes_at(10 << 30), 655_360);
+        assert_eq!(superblock.inodes_at((1 << 30) + 4096), 9 * 8192);
     }
 
     #[test]
@@ -226,6 +265,9 @@ mod tests {
         let mut huge = bytes();
         huge[0x18] = 40;
         assert!(Superblock::parse(&huge).is_err());
+        let mut groupless = bytes();
+        groupless[0x20..0x24].fill(0);
+        assert!(Superblock::parse(&groupless).is_err());
         let mut free = bytes();
         free[0x0f] = 0xff;
         assert!(Superblock::parse(&free).is_err());

@@ -56,7 +56,12 @@ impl Error {
             Self::Ext4(ext4::Error::BadSize { .. }) | Self::Xfs(xfs::Error::BadSize { .. }) => {
                 Trouble::BadSize
             }
-            Self::Ext4(ext4::Error::TooSmall { .. } | ext4::Error::NotPermitted)
+            Self::Ext4(
+                ext4::Error::TooSmall { .. }
+                | ext4::Error::TooFewInodes { .. }
+                | ext4::Error::Torn { .. }
+                | ext4::Error::NotPermitted,
+            )
             | Self::Xfs(
                 xfs::Error::Shrinks { .. }
                 | xfs::Error::TooManyGroups { .. }

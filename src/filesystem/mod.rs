@@ -15,6 +15,6 @@ pub use choices::{Choices, Layout};
 pub use error::{Error, Trouble};
 pub use kind::Kind;
 pub use make::make;
-pub use resize::{grow_xfs, keep_user_quota, resize_ext4, spent_journal};
+pub use resize::{grow_ext4, grow_xfs, keep_user_quota, resize_ext4, spent_journal};
 pub use superblock::{Superblock, torn};
 pub use tools::Tools;

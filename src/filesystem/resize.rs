@@ -7,14 +7,23 @@ use crate::ext4;
 use crate::units::ByteRange;
 use crate::xfs;
 
-/// Gives an ext4 another size: of one that nobody has mounted any that its content fits into, of one that is mounted in
-/// our namespace a larger one.
+/// Gives an ext4 that nobody has mounted another size: any that its content fits into.
 ///
 /// # Errors
 /// See [`ext4::Filesystem::resize`].
 pub async fn resize_ext4(device: &Path, size: u64, tools: &Tools) -> Result<(), Error> {
     let tools = tools.ext4().await?;
     Ok(ext4::Filesystem::at(device).resize(size, tools).await?)
+}
+
+/// Makes an ext4 larger that is mounted in our namespace.
+///
+/// # Errors
+/// See [`ext4::Filesystem::grow_mounted`].
+pub async fn grow_ext4(device: &Path, size: u64, tools: &Tools) -> Result<(), Error> {
+    let tools = tools.ext4().await?;
+    let there = ext4::Filesystem::at(device);
+    Ok(there.grow_mounted(size, tools).await?)
 }
 
 /// Makes an XFS larger: where it is mounted `at`, or for the moment if nobody has it mounted. Blocks.

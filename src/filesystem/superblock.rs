@@ -74,14 +74,7 @@ pub fn torn(path: &Path) -> Result<Option<&'static str>, Error> {
         source,
     })?;
     Ok(match Kind::read_at(&file, 0, path)? {
-        Kind::Ext4 => {
-            let found = ext4::Superblock::read_at(&file, 0, path)?;
-            match (found.needs_recovery, found.clean) {
-                (true, _) => Some("was not unmounted to the end"),
-                (_, false) => Some("has met errors"),
-                _ => None,
-            }
-        }
+        Kind::Ext4 => ext4::Superblock::read_at(&file, 0, path)?.torn(),
         Kind::Xfs => xfs::torn(&file, path)?,
     })
 }

@@ -96,6 +96,18 @@ pub enum Error {
         /// Mounted where, or opened.
         how: String,
     },
+    /// What a resize would change is to be replayed over, or is damaged already.
+    #[error(
+        "cannot resize snapshot {key:?}: its file system (on {device}) {how}: start its container once, or let e2fsck mend it"
+    )]
+    ResizesTorn {
+        /// The snapshot.
+        key: String,
+        /// Its device.
+        device: PathBuf,
+        /// What is wrong with it.
+        how: &'static str,
+    },
     /// The file system does not take the size.
     #[error("cannot give snapshot {key:?} a size of {}", Bytes(*size))]
     Resize {

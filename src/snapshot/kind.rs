@@ -48,6 +48,7 @@ impl Error {
             | Self::NotResizable { .. }
             | Self::Shrinks { .. }
             | Self::NotResized { .. }
+            | Self::ResizesTorn { .. }
             | Self::InUse { .. }
             | Self::Held { .. }
             | Self::RootTaken { .. }

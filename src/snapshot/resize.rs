@@ -57,7 +57,7 @@ impl Snapshotter {
         let key = record.key.clone();
         let holder = self.holder(&disk).await?;
         match &holder {
-            Holder::Nobody => {}
+            Holder::Nobody => shared.settled(&key, &disk).await?,
             _ if size < record.size => {
                 return Err(Error::Shrinks {
                     key,
@@ -139,27 +139,22 @@ enum Holder {
 impl Shared {
     /// Gives the file system on a disk that nobody has another size. What was done is in the disk then.
     pub(super) async fn resize_idle(&self, key: &str, disk: &Disk, size: u64) -> Result<(), Error> {
-        if file_system(disk, self.options.flush_limit).await? == FileSystem::Xfs {
-            // It is mounted for that, and what was lost of it would look as if it had been written.
-            self.settled(key, disk).await?;
-        }
+        // A journal that is still to be replayed would be replayed over what is changed now; and an XFS is mounted for
+        // that: what was lost of it would look as if it had been written.
+        self.settled(key, disk).await?;
         self.resize_file_system(key, disk, None, size).await?;
         self.settled(key, disk).await
     }
 
-    /// What a program changed on a disk that nobody has is in the disk.
+    /// What was written to a disk that nobody has is in the disk, and its file system is whole.
     pub(super) async fn settled(&self, key: &str, disk: &Disk) -> Result<(), Error> {
         let (wait, limit) = (self.options.busy_wait, self.options.flush_limit);
-        let how = match free_and_flush(disk, wait, limit).await? {
-            Use::Free => return Ok(()),
-            Use::Busy(how) => how,
-            Use::Torn(how) => how.to_owned(),
-        };
-        Err(Error::NotResized {
-            key: key.to_owned(),
-            device: disk.device.clone(),
-            how,
-        })
+        let (key, device) = (key.to_owned(), disk.device.clone());
+        match free_and_flush(disk, wait, limit).await? {
+            Use::Free => Ok(()),
+            Use::Busy(how) => Err(Error::NotResized { key, device, how }),
+            Use::Torn(how) => Err(Error::ResizesTorn { key, device, how }),
+        }
     }
 
     async fn resize_file_system(
@@ -173,7 +168,10 @@ impl Shared {
         let resized = match file_system(disk, limit).await? {
             FileSystem::Ext4 => {
                 forget_behind(disk, size, limit).await?;
-                filesystem::resize_ext4(disk.path(), size, &self.tools).await
+                match at {
+                    Some(_) => filesystem::grow_ext4(disk.path(), size, &self.tools).await,
+                    None => filesystem::resize_ext4(disk.path(), size, &self.tools).await,
+                }
             }
             // It never shrank, so nothing is behind its end; and where that is, one that is mounted has not told its
             // device yet.
