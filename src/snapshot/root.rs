@@ -87,6 +87,12 @@ pub(super) fn probe(paths: &Paths) -> Result<(), Error> {
             verb,
             source,
         }),
+        // A file system is fit or not whether it is full or not; and only who is there can remove anything.
+        K::StorageFull | K::QuotaExceeded => {
+            let root = paths.root().display();
+            tracing::warn!(%root, "the root's file system is full, and was not tried out");
+            Ok(())
+        }
         _ => Err(Error::file(verb, &path)(source)),
     }
 }
