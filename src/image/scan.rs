@@ -150,7 +150,8 @@ fn look(scan: &mut Scan, header: &Header, len: u64, slot: u32, bytes: &[u8]) {
                 cluster,
                 entry: value,
             });
-        } else if start >= len {
+        } else if start >= len || place.0 == u32::MAX {
+            // Behind the last number there is no place where fresh space could begin.
             scan.add(Defect::BeyondEnd { cluster, place });
         } else if start + header.cluster().bytes() > len {
             scan.add(Defect::CutOff { cluster, place });
