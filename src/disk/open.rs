@@ -56,6 +56,10 @@ pub(super) fn open(
         return Err(Error::Block { id, size, block });
     }
     let ready = top.map(|top| ReadyTop::new(top, spec, boot)).transpose()?;
+    if let Some(ready) = &ready {
+        // It is never sealed, whichever process serves it.
+        shared.counters.lost_writes.set(ready.pending.lost());
+    }
     let buffer = usize::try_from(cluster.bytes()).unwrap_or(usize::MAX);
     let for_disk = Arc::clone(&shared);
     let build: Build = Box::new(move |pool| Disk {
@@ -116,13 +120,25 @@ impl<F: File> ReadyTop<F> {
         };
         let header = image.header;
         let cluster = header.cluster();
-        let (pending, left) = Pending::open(path, identity).map_err(|source| Error::Pending {
-            path: path.to_owned(),
-            source,
-        })?;
+        let (mut pending, left) =
+            Pending::open(path, identity).map_err(|source| Error::Pending {
+                path: path.to_owned(),
+                source,
+            })?;
 
         let length = file.len().map_err(io)?;
-        let (left, mut end) = reconcile(&image, &left, length / cluster.bytes(), path)?;
+        let Reconciled {
+            news: left,
+            known,
+            mut end,
+        } = reconcile(&image, &left, length / cluster.bytes(), path)?;
+        if !sabotaged(Bug::KnownStays) {
+            // Durable since the image was marked as in use. Kept on, such an entry would contradict the index as soon
+            // as growth moves its cluster.
+            known
+                .into_iter()
+                .for_each(|cluster| pending.settle(cluster));
+        }
         if sabotaged(Bug::TailCutTooShort) {
             end = image.end;
         }
@@ -197,20 +213,29 @@ fn free_unused(file: &impl File, header: &Header, used: Vec<Place>, id: &str) {
     }
 }
 
-/// What of the pending entries is news to the index, and where fresh space begins.
+/// Pending entries, held against the index.
+struct Reconciled {
+    /// What the index has not.
+    news: Vec<(Cluster, Place)>,
+    /// Clusters of which it has the same: a process died between the index and the word that it is there.
+    known: Vec<Cluster>,
+    /// Where fresh space begins.
+    end: Place,
+}
+
 fn reconcile(
     image: &ploop::Opened,
     left: &[(Cluster, Place)],
     places: u64,
     path: &Path,
-) -> Result<(Vec<(Cluster, Place)>, Place), Error> {
+) -> Result<Reconciled, Error> {
     let index: HashMap<Cluster, Place> = image.entries.iter().copied().collect();
     let mut owners: HashMap<Place, Cluster> = image
         .entries
         .iter()
         .map(|(cluster, place)| (*place, *cluster))
         .collect();
-    let mut news = Vec::new();
+    let (mut news, mut known) = (Vec::new(), Vec::new());
     let mut end = image.end;
     for (cluster, place) in left.iter().copied() {
         let wrong = |why| Error::Contradiction {
@@ -220,7 +245,10 @@ fn reconcile(
             why,
         };
         match index.get(&cluster) {
-            Some(known) if *known == place => continue,
+            Some(same) if *same == place => {
+                known.push(cluster);
+                continue;
+            }
             Some(_) => return Err(wrong("the index puts elsewhere")),
             None => {}
         }
@@ -237,5 +265,5 @@ fn reconcile(
         end = end.max(Place(place.0.saturating_add(1)));
         news.push((cluster, place));
     }
-    Ok((news, end))
+    Ok(Reconciled { news, known, end })
 }

@@ -8,8 +8,12 @@
 //!                                                             (when it was made: the disk may have grown)
 //!      24    16 boot id (the text's 32 hex digits as bytes)
 //!      40    identity of the image: u64 device, u64 inode, u64 birth (ns)
+//!      64    u64 writes that were answered with an error: what the disk holds is not what was written
 //!      4096  u32 place of cluster 0, of cluster 1, ...
 //! ```
+//!
+//! That number outlives the process like the entries: the kernel tells nobody of such a write but who synced it, and a
+//! disk that lacks one is never to be sealed.
 //!
 //! An entry is stored whole (an aligned u32) before the kernel hears that the write is done. After
 //! the death of the process the next one replays the file; with another boot id, or another image,
@@ -32,6 +36,7 @@ use crate::units::{Cluster, ClusterSize, Place};
 const MAGIC: &[u8; 8] = b"PLOOPPND";
 const VERSION: u32 = 1;
 const HEADER: usize = 4096;
+const LOST: u64 = 64;
 /// Entries in a page of tmpfs.
 const PAGE: usize = 1024;
 
@@ -143,6 +148,8 @@ pub(super) struct Pending {
     start: NonNull<AtomicU32>,
     bytes: usize,
     clusters: u32,
+    /// Writes that were answered with an error, by processes before this one too.
+    lost: u64,
     /// Pages of tmpfs that are ours: storing into any other could fault when tmpfs is full.
     backed: Vec<bool>,
     /// An entry that a deliberate bug keeps too late.
@@ -163,12 +170,12 @@ impl Pending {
         identity: &Identity,
     ) -> io::Result<(Self, Vec<(Cluster, Place)>)> {
         let clusters = identity.clusters;
-        let left = read_left(path, identity)?;
+        let (left, lost) = read_left(path, identity)?;
         let bytes = HEADER + clusters as usize * 4;
         let bytes = bytes.next_multiple_of(4096);
         let mut options = fs::File::options();
         options.read(true).write(true).create(true).mode(0o600);
-        let file = options.truncate(left.is_empty()).open(path)?;
+        let file = options.truncate(left.is_empty() && lost == 0).open(path)?;
         file.set_len(bytes as u64)?;
         file.write_all_at(&identity.encode(), 0)?;
         let start = map(&file, bytes)?;
@@ -183,12 +190,27 @@ impl Pending {
                 start,
                 bytes,
                 clusters,
+                lost,
                 backed,
                 #[cfg(test)]
                 late: None,
             },
             left,
         ))
+    }
+
+    /// Writes that were answered with an error.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// So many writes were answered with an error by now.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn lose(&mut self, writes: u64) -> io::Result<()> {
+        self.lost = writes;
+        self.file.write_all_at(&writes.to_le_bytes(), LOST)
     }
 
     /// Makes room for the entries of a larger disk. What is kept stays.
@@ -273,8 +295,12 @@ impl Pending {
         }
     }
 
-    /// Nothing is pending any more and nobody will come to look.
+    /// Nothing is pending any more and nobody will come to look, unless writes were lost: who opens the image again must
+    /// hear of that.
     pub(super) fn remove(self) -> io::Result<()> {
+        if self.lost > 0 {
+            return Ok(());
+        }
         fs::remove_file(&self.path)
     }
 }
@@ -308,22 +334,25 @@ const fn page_of(cluster: Cluster) -> usize {
     HEADER / 4096 + cluster.0 as usize / PAGE
 }
 
-/// The entries of a file that an earlier process left for this very image since the last boot.
-fn read_left(path: &Path, identity: &Identity) -> io::Result<Vec<(Cluster, Place)>> {
+/// The entries of a file that an earlier process left for this very image since the last boot, and how many writes it
+/// lost.
+fn read_left(path: &Path, identity: &Identity) -> io::Result<(Vec<(Cluster, Place)>, u64)> {
     let file = match fs::File::open(path) {
         Ok(file) => Direct::new(file)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
         Err(error) => return Err(error),
     };
-    let header = Piece::zeroed(64);
+    let header = Piece::zeroed(72);
     now(file.read_at(0, header.clone()))?;
     let (found, expected) = (header.to_vec(), identity.encode());
     // How many clusters it was made for says nothing: the disk may have grown since.
-    let mut same = found[..16] == expected[..16] && found[24..] == expected[24..];
+    let mut same = found[..16] == expected[..16] && found[24..64] == expected[24..];
     same |= sabotaged(Bug::PendingOfAnyBoot);
     if !same {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
+    let lost = found[64..].iter().rev();
+    let lost = lost.fold(0, |number, byte| number << 8 | u64::from(*byte));
     let mut left = Vec::new();
     let end = HEADER as u64 + u64::from(identity.clusters) * 4;
     let mut at = HEADER as u64;
@@ -347,7 +376,7 @@ fn read_left(path: &Path, identity: &Identity) -> io::Result<Vec<(Cluster, Place
         });
         at = data_end;
     }
-    Ok(left)
+    Ok((left, lost))
 }
 
 #[cfg(test)]
@@ -402,6 +431,29 @@ mod tests {
             let (mut pending, _) = Pending::open(&path, &image).unwrap();
             assert_eq!(pending.keep(Cluster(1), Place(1)), Kept::Yes);
         }
+    }
+
+    #[test]
+    fn lost_writes_are_remembered_as_long_as_the_image_is_there() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("pending");
+        let image = identity(folder.path(), "image", 1);
+        let (mut pending, _) = Pending::open(&path, &image).unwrap();
+        assert_eq!(pending.lost(), 0);
+        pending.lose(1).unwrap();
+        pending.lose(0x1_0002).unwrap();
+        drop(pending);
+        // Nothing is pending, and it is closed in order: twice.
+        for _ in 0..2 {
+            let (pending, left) = Pending::open(&path, &image).unwrap();
+            assert_eq!((pending.lost(), left), (0x1_0002, Vec::new()));
+            pending.remove().unwrap();
+        }
+        let other = identity(folder.path(), "other", 1);
+        let (pending, _) = Pending::open(&path, &other).unwrap();
+        assert_eq!(pending.lost(), 0);
+        pending.remove().unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

@@ -103,7 +103,23 @@ impl<F: File> Disk<F> {
             counters.errors.add(1);
             if matches!(op, Op::Write { .. } | Op::WriteZeroes) {
                 counters.lost_writes.add(1);
+                self.remember_lost(counters.lost_writes.get());
             }
+        }
+    }
+
+    /// A write was answered with an error: whoever serves the disk next must know too.
+    fn remember_lost(&self, writes: u64) {
+        let Some(writable) = &self.writable else {
+            return;
+        };
+        if let Some(pending) = writable.pending.borrow_mut().as_mut()
+            && let Err(error) = pending.lose(writes)
+        {
+            tracing::error!(
+                disk = self.shared.id, %error,
+                "a lost write cannot be noted: the next ploopd would not know that this disk is not to be sealed"
+            );
         }
     }
 

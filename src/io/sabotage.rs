@@ -41,6 +41,9 @@ pub(crate) enum Bug {
     UnusedStays,
     /// What a crash left between the places that are used is freed, and with it what only the pending file names.
     UnusedTooMuch,
+    /// An entry that is in the index stays in the pending file of who opens it: growth moves its cluster, and the next
+    /// one finds that they contradict each other.
+    KnownStays,
     /// What an earlier process wrote is taken for synced: by the first flush, and by who opens an image
     /// that is marked already. (Each of the two syncs alone is enough.)
     CleanAtOpen,

@@ -60,6 +60,7 @@ teeth! {
     the_tail_is_cut_too_short: TailCutTooShort,
     unused_places_stay: UnusedStays,
     pending_places_are_taken_for_unused: UnusedTooMuch,
+    what_the_index_knows_stays_pending: KnownStays,
     what_was_left_is_taken_for_synced: CleanAtOpen,
     the_image_is_not_marked: NotMarked,
     the_mark_is_not_synced: MarkNotSynced,
