@@ -16,7 +16,7 @@ impl<F: File> Disk<F> {
     /// Does something to the host's file; while the host has no space, the request waits.
     ///
     /// A full host is not an I/O error: ext4 would go read-only over it. It is shown (log, counter)
-    /// and ends when there is space, when the configured patience does, or when the disk is closed.
+    /// and ends when there is space, when the configured patience does, or when the disk is closed or grows.
     pub(super) async fn hold<A>(&self, mut act: impl FnMut() -> A) -> Result<(), Errno>
     where
         A: Future<Output = io::Result<()>>,
@@ -27,7 +27,7 @@ impl<F: File> Disk<F> {
             match act().await {
                 Ok(()) => return Ok(()),
                 Err(error) if is_full(&error) => {
-                    if waited >= self.patience || self.shared.is_closing() {
+                    if waited >= self.patience || self.shared.is_hurried() {
                         self.shared.counters.no_space.add(1);
                         return Err(Errno::NOSPC);
                     }

@@ -3,8 +3,10 @@
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::select;
 
 use super::Error;
 use super::gate::Gate;
@@ -13,6 +15,11 @@ use super::serve::Disk;
 use crate::image::Seal;
 use crate::io::{Piece, Uring};
 use crate::units::ByteRange;
+
+/// How often a disk that is closed looks whether somebody still holds it.
+const SHARED: Duration = Duration::from_millis(1);
+/// How often a disk that is to grow looks whether what is under way waits for space.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A disk and who is busy with it.
 pub(super) struct Resident {
@@ -104,8 +111,14 @@ impl Resident {
         }
         let _held = Held(self);
         while self.under_way.get() > 0 {
-            self.idle.pass().await;
+            let look = std::pin::pin!(crate::io::sleep(LOOK));
+            select(std::pin::pin!(self.idle.pass()), look).await;
+            // What was under way may have met a full host since.
+            if self.disk.shared.counters.read().held_requests > 0 {
+                return refused("it waits for space on the host");
+            }
         }
+        let _hurry = self.disk.shared.hurry();
         let grown = AssertUnwindSafe(self.disk.grow(size)).catch_unwind().await;
         grown.unwrap_or_else(|_| {
             self.disk
@@ -128,7 +141,10 @@ impl Resident {
                 Ok(resident) => break resident,
                 Err(shared) => {
                     resident = shared;
-                    yield_once().await;
+                    // It may need an answer of the ring to let go, so the ring must be entered.
+                    if crate::io::sleep(SHARED).await.is_err() {
+                        yield_once().await;
+                    }
                 }
             }
         };

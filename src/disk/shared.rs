@@ -19,6 +19,16 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     failed: OnceLock<String>,
     closing: AtomicBool,
+    hurried: AtomicBool,
+}
+
+/// Nobody waits for space, as long as this lives.
+pub(super) struct Hurry<'a>(&'a Shared);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.hurried.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -39,6 +49,7 @@ impl Shared {
             clock: Clock::default(),
             failed: OnceLock::new(),
             closing: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
         }
     }
 
@@ -63,9 +74,15 @@ impl Shared {
         }
     }
 
-    /// Nobody waits for anything any more: the disk is being closed.
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
+    /// Nobody waits for space any more: the disk is being closed, or everybody else would wait too.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.closing.load(Ordering::Relaxed) || self.hurried.load(Ordering::Relaxed)
+    }
+
+    /// An act begins for which every request waits: it must not wait for space.
+    pub(super) fn hurry(&self) -> Hurry<'_> {
+        self.hurried.store(true, Ordering::Relaxed);
+        Hurry(self)
     }
 
     pub(super) fn close(&self) {
