@@ -4,14 +4,12 @@
 //! ones alone a burst of short requests made, zeroed and freed a MiB for each.
 //!
 //! However many devices there are, a thread lends only so many buffers at a time; who finds none waits.
-//! That is no deadlock: whoever has one asks for no second, and gives it back when its request is done.
+//! That is no deadlock: whoever has one asks for no second, and gives it back when its request is done. A write may have
+//! to wait for the host's space until then, so reads have buffers of their own.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::ops::Deref;
-use std::task::{Poll, Waker};
 
+use super::permits::{Permit, Permits};
 use crate::io::{Piece, Pool};
 
 /// Bytes of a short buffer: a cluster of the default size.
@@ -22,8 +20,7 @@ pub(super) struct Buffers {
     short: Pool,
     long: Pool,
     size: usize,
-    free: Cell<usize>,
-    waiting: RefCell<VecDeque<Waker>>,
+    permits: Permits,
 }
 
 impl Buffers {
@@ -33,22 +30,13 @@ impl Buffers {
             short: Pool::new(SHORT.min(size)),
             long: Pool::new(size),
             size,
-            free: Cell::new(most),
-            waiting: RefCell::default(),
+            permits: Permits::new(most),
         }
     }
 
     /// The first `len` bytes of a buffer, when one is free; `None` if none is that long.
     pub(super) async fn lend(&self, len: usize) -> Option<Lent<'_>> {
-        poll_fn(|context| {
-            let Some(left) = self.free.get().checked_sub(1) else {
-                self.waiting.borrow_mut().push_back(context.waker().clone());
-                return Poll::Pending;
-            };
-            self.free.set(left);
-            Poll::Ready(())
-        })
-        .await;
+        let permit = self.permits.take().await;
         let whole = if len <= SHORT.min(self.size) {
             self.short.take()
         } else {
@@ -63,6 +51,7 @@ impl Buffers {
             buffers: self,
             whole,
             part,
+            _permit: permit,
         })
     }
 
@@ -72,10 +61,6 @@ impl Buffers {
         } else {
             self.long.give(whole);
         }
-        self.free.set(self.free.get() + 1);
-        if let Some(waker) = self.waiting.borrow_mut().pop_front() {
-            waker.wake();
-        }
     }
 }
 
@@ -84,6 +69,7 @@ pub(super) struct Lent<'a> {
     buffers: &'a Buffers,
     whole: Piece,
     part: Piece,
+    _permit: Permit<'a>,
 }
 
 impl Deref for Lent<'_> {

@@ -16,6 +16,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use slab::Slab;
 
 use super::buffers::Buffers;
+use super::permits::Permits;
 use super::slots::Slots;
 use crate::disk::{Errno, Front, Local, Op, Spawner, errno_of};
 use crate::failpoint::pass;
@@ -25,8 +26,10 @@ use crate::units::ByteRange;
 
 /// The longest request whose bytes may be copied.
 pub(super) const LONGEST: u32 = 1 << 20;
-/// Buffers that a thread lends at most.
+/// Buffers that a thread lends at most to reads, and to writes.
 const BUFFERS: usize = 64;
+/// Of these, the ones that the writes of one device may have: they may wait for the host's space for minutes.
+const WRITES: usize = BUFFERS / 2;
 /// Lanes that may wait for work; more than that end.
 const IDLE: usize = 256;
 /// A tag's part of an answer's number; the rest is the line.
@@ -39,7 +42,9 @@ thread_local! {
 struct Lanes {
     inbox: Rc<Inbox>,
     lines: RefCell<Slab<Rc<Line>>>,
-    buffers: Buffers,
+    /// Reads never wait for the host's space, and so not for writes that do.
+    reads: Buffers,
+    writes: Buffers,
     slots: Slots,
     spawner: Spawner,
 }
@@ -52,6 +57,8 @@ struct Line {
     pages: Vec<Piece>,
     /// Tags that are fetched or being served.
     live: Cell<u16>,
+    /// For writes through a buffer.
+    writes: Permits,
     /// Dropped last, when queue and disk are let go: its receiver hears the end.
     _ended: Sender<()>,
 }
@@ -88,7 +95,8 @@ impl Lanes {
             let lanes = Rc::new(Self {
                 inbox: Rc::default(),
                 lines: RefCell::default(),
-                buffers: Buffers::new(LONGEST as usize, BUFFERS),
+                reads: Buffers::new(LONGEST as usize, BUFFERS),
+                writes: Buffers::new(LONGEST as usize, BUFFERS),
                 slots: Slots::new(Ring::current().map_or(0, |ring| ring.buffers())),
                 spawner: disk.spawner(),
             });
@@ -114,7 +122,12 @@ impl Lanes {
             (true, Some(first)) => Slot::First(first),
         };
         let inbox = Rc::clone(&self.inbox);
-        let queue = Queue::new(device, depth, (inbox, number), slots)?;
+        let queue = Queue::new(device, depth, (inbox, number), slots);
+        let queue = queue.inspect_err(|_| {
+            if let Some(first) = first {
+                self.slots.give(first, depth);
+            }
+        })?;
         pass("queue-mapped");
         let tags = (0..depth).map(Tag);
         let pages = tags
@@ -132,11 +145,26 @@ impl Lanes {
             disk,
             pages,
             live: Cell::new(depth),
+            writes: Permits::new(WRITES),
             _ended: ended,
         });
-        self.lines.borrow_mut().insert(Rc::clone(&line));
-        // A tag that the kernel refuses answers so, and counts as ended.
-        line.queue.fetch_all()
+        let key = self.lines.borrow_mut().insert(Rc::clone(&line));
+        // A tag that the kernel refuses answers so, and counts as ended. One that it was never given never answers.
+        let (asked, fetched) = line.queue.fetch_all();
+        line.live.set(asked);
+        self.end(key, &line);
+        fetched
+    }
+
+    /// Forgets a line with no tag left.
+    fn end(&self, key: usize, line: &Line) {
+        if line.live.get() > 0 {
+            return;
+        }
+        self.lines.borrow_mut().try_remove(key);
+        if let Some(first) = line.queue.slot(Tag(0)) {
+            self.slots.give(first, line.queue.depth());
+        }
     }
 
     async fn handle(&self, number: u64, result: i32) {
@@ -150,7 +178,7 @@ impl Lanes {
         };
         let tag = Tag(u16::try_from(number & 0xffff).unwrap_or(u16::MAX));
         if result == 0 {
-            let answer = line.answer(tag, &self.buffers).await;
+            let answer = line.answer(tag, self).await;
             match line.queue.commit(tag, answer) {
                 Ok(()) => return,
                 Err(error) => {
@@ -162,12 +190,7 @@ impl Lanes {
             tracing::error!(disk = line.disk.id(), %error, "the kernel refused a tag");
         }
         line.live.set(line.live.get() - 1);
-        if line.live.get() == 0 {
-            self.lines.borrow_mut().try_remove(key);
-            if let Some(first) = line.queue.slot(Tag(0)) {
-                self.slots.give(first, line.queue.depth());
-            }
-        }
+        self.end(key, &line);
     }
 }
 
@@ -186,7 +209,7 @@ async fn lane(lanes: Rc<Lanes>) {
 
 impl Line {
     /// Serves one request: a count of bytes, or a negative errno.
-    async fn answer(&self, tag: Tag, buffers: &Buffers) -> i32 {
+    async fn answer(&self, tag: Tag, lanes: &Lanes) -> i32 {
         let request = self.queue.request(tag);
         let range = request.range;
         let (op, data) = match request.op {
@@ -206,7 +229,11 @@ impl Line {
                     }
                     self.serve(op, range, &pages.slice(0, len)).await
                 }
-                _ => self.carry(tag, op, range, buffers).await,
+                _ if op == Op::Read => self.carry_out(tag, range, &lanes.reads).await,
+                _ => {
+                    let _ours = self.writes.take().await;
+                    self.carry_in(tag, op, range, &lanes.writes).await
+                }
             }
         } else {
             self.serve(op, range, &Piece::empty()).await
@@ -241,26 +268,32 @@ impl Line {
         }
     }
 
-    /// A request with bytes, through a buffer.
-    async fn carry(
+    /// A read, through a buffer.
+    async fn carry_out(&self, tag: Tag, range: ByteRange, reads: &Buffers) -> Result<(), Errno> {
+        let len = usize::try_from(range.len).map_err(|_| Errno::INVAL)?;
+        let buffer = reads.lend(len).await.ok_or(Errno::INVAL)?;
+        self.serve(Op::Read, range, &buffer).await?;
+        let copied = self.queue.give(tag, &buffer);
+        copied.map_err(|error| self.not_copied(&error))
+    }
+
+    /// A write, through a buffer.
+    async fn carry_in(
         &self,
         tag: Tag,
         op: Op,
         range: ByteRange,
-        buffers: &Buffers,
+        writes: &Buffers,
     ) -> Result<(), Errno> {
         let len = usize::try_from(range.len).map_err(|_| Errno::INVAL)?;
-        let buffer = buffers.lend(len).await.ok_or(Errno::INVAL)?;
-        let copied = |error: io::Error| {
-            tracing::error!(disk = self.disk.id(), ?op, %error, "a request's bytes cannot be copied");
-            Errno::IO
-        };
-        if op == Op::Read {
-            self.serve(op, range, &buffer).await?;
-            self.queue.give(tag, &buffer).map_err(copied)
-        } else {
-            self.queue.take(tag, &buffer).map_err(copied)?;
-            self.serve(op, range, &buffer).await
-        }
+        let buffer = writes.lend(len).await.ok_or(Errno::INVAL)?;
+        let copied = self.queue.take(tag, &buffer);
+        copied.map_err(|error| self.not_copied(&error))?;
+        self.serve(op, range, &buffer).await
+    }
+
+    fn not_copied(&self, error: &io::Error) -> Errno {
+        tracing::error!(disk = self.disk.id(), %error, "a request's bytes cannot be copied");
+        Errno::IO
     }
 }

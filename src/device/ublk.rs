@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -56,6 +56,13 @@ struct Bound {
     device: Device,
     /// Hears that the shard has let go of queue and node.
     ended: Receiver<()>,
+}
+
+impl Bound {
+    /// Has its line ended, though nobody here ended it? Then somebody else stopped the device.
+    fn is_over(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Disconnected)
+    }
 }
 
 /// Every ublk device of this process.
@@ -224,10 +231,11 @@ impl Ublk {
         let path = block_path(number);
         let (granted, depth) = self.claim(number)?;
         pass("recovery-begun");
-        let ended = self.begin(number, granted, depth, disk)?;
-        pass("recovery-fetched");
-        self.control.end_recovery(number)?;
-        let device = device(number)?;
+        let taken = self
+            .begin(number, granted, depth, disk)
+            .and_then(|ended| self.go_on(number).map(|device| (device, ended)));
+        // Tags that are fetched hold the disk until the device ends.
+        let (device, ended) = taken.inspect_err(|_| self.give_up(number))?;
         let bound = Bound {
             number,
             device: device.clone(),
@@ -236,6 +244,13 @@ impl Ublk {
         self.lock().insert(name.to_owned(), bound);
         tracing::debug!(device = %path.display(), "taken over");
         Ok(device)
+    }
+
+    /// Every tag is fetched: requests flow again.
+    fn go_on(&self, number: u32) -> Result<Device, Error> {
+        pass("recovery-fetched");
+        self.control.end_recovery(number)?;
+        device(number)
     }
 
     /// Waits until a dead server's device is free, and claims it.
@@ -297,13 +312,18 @@ impl Ublk {
 
     /// Takes the device away.
     pub(super) fn detach(&self, name: &str) -> Result<(), Error> {
-        let Some((number, device)) = self
+        let Some((number, device, over)) = self
             .lock()
             .get(name)
-            .map(|bound| (bound.number, bound.device.clone()))
+            .map(|bound| (bound.number, bound.device.clone(), bound.is_over()))
         else {
             return Ok(());
         };
+        if over {
+            // Somebody else stopped it, and may have deleted it: its number may be another's by now.
+            self.lock().remove(name);
+            return Ok(());
+        }
         self.stop(number, &device)?;
         let Some(bound) = self.lock().remove(name) else {
             return Ok(());
@@ -351,7 +371,11 @@ impl Ublk {
 
     /// Is the device still there?
     pub(super) fn stands(&self, name: &str) -> bool {
-        let number = self.lock().get(name).map(|bound| bound.number);
+        let bound = self.lock();
+        let number = bound
+            .get(name)
+            .filter(|bound| !bound.is_over())
+            .map(|bound| bound.number);
         number.is_some_and(|number| sysfs(number).exists())
     }
 

@@ -205,13 +205,8 @@ impl Ring {
         self.entered.set(self.entered.get() + 1);
         let waited = self.uring.borrow().submit_and_wait(1);
         match waited {
-            Ok(_) => {}
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc_errno::EINTR | libc_errno::EBUSY | libc_errno::EAGAIN)
-                ) => {}
-            Err(error) => return Err(error),
+            Err(error) if !for_now(&error) => return Err(error),
+            _ => {}
         }
         self.reap();
         Ok(())
@@ -289,13 +284,17 @@ impl Ring {
         Ok(())
     }
 
-    /// Hands the queued operations to the kernel without waiting for any answer.
+    /// Hands the queued operations to the kernel without waiting for any answer. What it does not take now it takes when
+    /// the ring is next entered.
     ///
     /// # Errors
-    /// What `io_uring_enter` says.
+    /// What `io_uring_enter` says, but for interruptions and a full completion queue.
     pub fn submit(&self) -> io::Result<()> {
         self.entered.set(self.entered.get() + 1);
-        self.uring.borrow().submit().map(drop)
+        match self.uring.borrow().submit() {
+            Err(error) if !for_now(&error) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn start(self: &Rc<Self>, entry: Entry, keep: Keep) -> io::Result<Operation> {
@@ -318,10 +317,7 @@ impl Ring {
             // would overflow the completion queue. Wakers only put their tasks on a list.
             self.reap();
             if let Err(error) = submitted
-                && !matches!(
-                    error.raw_os_error(),
-                    Some(libc_errno::EINTR | libc_errno::EBUSY | libc_errno::EAGAIN)
-                )
+                && !for_now(&error)
             {
                 self.slots.borrow_mut().remove(key);
                 return Err(error);
@@ -412,11 +408,13 @@ impl Ring {
     }
 }
 
-/// Error numbers of `io_uring_enter` that mean "again".
-mod libc_errno {
-    pub(super) const EINTR: i32 = rustix::io::Errno::INTR.raw_os_error();
-    pub(super) const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
-    pub(super) const EAGAIN: i32 = rustix::io::Errno::AGAIN.raw_os_error();
+/// Does `io_uring_enter` only mean "again"?
+fn for_now(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let again = [Errno::INTR, Errno::BUSY, Errno::AGAIN].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|errno| again.contains(&errno))
 }
 
 /// An operation under way: the kernel's answer, as a count or an error.

@@ -24,7 +24,7 @@ pub fn prime(node: File, depth: u16) -> io::Result<()> {
     let thread = std::thread::Builder::new().name("prime".to_owned());
     let ended = thread.spawn(move || {
         let ring = Ring::install(Setup::default())?;
-        let fetched = fetch_every(
+        let (_, fetched) = fetch_every(
             &ring,
             &node,
             Slot::None,

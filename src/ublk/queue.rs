@@ -141,11 +141,9 @@ impl Queue {
         })
     }
 
-    /// Asks for the first request of every tag, at once.
-    ///
-    /// # Errors
-    /// What the kernel says; tags before the one that failed are fetched.
-    pub fn fetch_all(&self) -> io::Result<()> {
+    /// Asks for the first request of every tag, at once: how many tags were asked for, which is all of them unless the
+    /// kernel refused. Those answer, whatever it says of the others.
+    pub fn fetch_all(&self) -> (u16, io::Result<()>) {
         fetch_every(
             &self.ring,
             &self.device,
@@ -251,13 +249,17 @@ pub(super) fn fetch_every(
     slots: Slot,
     (inbox, number): (&Rc<Inbox>, u64),
     depth: u16,
-) -> io::Result<()> {
-    ring.make_room(depth.into())?;
+) -> (u16, io::Result<()>) {
+    if let Err(error) = ring.make_room(depth.into()) {
+        return (0, Err(error));
+    }
     for tag in 0..depth {
         let command = command(device, uapi::UBLK_U_IO_FETCH_REQ, Tag(tag), -1, slots);
-        ring.post(&command, inbox, number + u64::from(tag))?;
+        if let Err(error) = ring.post(&command, inbox, number + u64::from(tag)) {
+            return (tag, Err(error));
+        }
     }
-    ring.submit()
+    (depth, ring.submit())
 }
 
 fn command(device: &File, op: u32, tag: Tag, result: i32, slots: Slot) -> Command<'_> {
