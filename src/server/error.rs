@@ -89,6 +89,18 @@ pub enum Error {
     /// The socket cannot be had.
     #[error(transparent)]
     Socket(#[from] socket::Error),
+    /// Nobody knows what the server before served.
+    #[error(
+        "{} does not tell which devices wait for a disk server: {why}; install the version of ploopd that wrote it, \
+         or, if no container waits for a disk any more, remove the file",
+        path.display()
+    )]
+    Account {
+        /// The list of the server before.
+        path: PathBuf,
+        /// What is strange about it.
+        why: String,
+    },
     /// A file of our own.
     #[error("cannot {act} {}", path.display())]
     Host {

@@ -6,6 +6,7 @@
 //! lost on either: it is in the deltas and in their pending files, which the engine replays when the
 //! same delta is opened again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,7 +56,10 @@ pub(super) fn tell(account: Option<&Account>, found: &Leftovers, outlived: bool)
 }
 
 /// What an earlier server wrote down about itself.
-pub(super) fn before(registry: &Path) -> Option<Account> {
+///
+/// # Errors
+/// See [`read_account`].
+pub(super) fn before(registry: &Path) -> Result<Option<Account>, Error> {
     read_account(registry)
 }
 
@@ -73,11 +77,12 @@ pub(super) fn devices_of(account: Option<&Account>) -> Vec<u32> {
 /// Takes over every device of an account. Whoever waits for one hears from it when this returns.
 pub(super) async fn take_over(server: &Server, account: &Account) {
     let begun = Instant::now();
-    let disks: Vec<_> = account
+    let mut disks: Vec<_> = account
         .disks
         .iter()
         .filter_map(|disk| Some((disk.wanted(), disk.number?)))
         .collect();
+    give_up_shared(server, &mut disks).await;
     if disks.is_empty() {
         return;
     }
@@ -92,6 +97,27 @@ pub(super) async fn take_over(server: &Server, account: &Account) {
     let taken = answers.await.into_iter().filter(|taken| *taken).count();
     server.write_account().await;
     tracing::info!(taken, all, took = ?begun.elapsed(), "took over the devices of the server before");
+}
+
+/// Two disks with one device: which of them is behind it nobody can say, and one behind the other's would be the end of
+/// both. No server writes such a list any more.
+async fn give_up_shared(server: &Server, disks: &mut Vec<(Wanted, u32)>) {
+    let mut count = BTreeMap::<u32, usize>::new();
+    for (_, number) in &*disks {
+        *count.entry(*number).or_default() += 1;
+    }
+    disks.retain(|(_, number)| count[number] == 1);
+    for (number, _) in count.into_iter().filter(|(_, disks)| *disks > 1) {
+        tracing::error!(
+            device = number,
+            "two disks are noted with one device: it is released, and whoever waits for it gets I/O errors"
+        );
+        let devices = server.devices();
+        let released = blocking("releasing a device", move || devices.release(number));
+        if let Err(error) = released.await {
+            tracing::error!(device = number, %error, "it is not released");
+        }
+    }
 }
 
 impl Server {

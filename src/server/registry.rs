@@ -37,6 +37,10 @@ pub(super) struct Registry {
     /// Devices that are about to be: a process that dies now leaves them to the next. Held for a
     /// change; taken after `path`, before `disks`.
     promised: Mutex<BTreeMap<String, Entry>>,
+    /// Who got a device's number last. The kernel gives a number out again as soon as its device is gone, and the disk
+    /// that had it may still be closing then: an older note of it must not lead the next server to this device. Held
+    /// for a look-up or a change.
+    owners: Mutex<BTreeMap<u32, String>>,
     /// Held while the file is replaced, so that the last change is the last to be written; taken
     /// before the others.
     path: Mutex<PathBuf>,
@@ -81,6 +85,7 @@ impl Registry {
         Self {
             disks: Mutex::default(),
             promised: Mutex::default(),
+            owners: Mutex::default(),
             path: Mutex::new(path),
         }
     }
@@ -100,6 +105,9 @@ impl Registry {
     /// The disk is served; a promise of it is kept by that.
     pub(super) fn insert(&self, served: Arc<Served>) {
         let id = served.wanted.id.clone();
+        if let Some(number) = served.device.number {
+            self.owners().insert(number, id.clone());
+        }
         self.lock().insert(id.clone(), served);
         self.promised().remove(&id);
     }
@@ -112,6 +120,7 @@ impl Registry {
     pub(super) fn promise(&self, wanted: &Wanted, number: u32) -> Result<(), Error> {
         let device = PathBuf::from(format!("/dev/ublkb{number}"));
         let entry = Entry::new(wanted, device, Some(number));
+        self.owners().insert(number, wanted.id.clone());
         self.promised().insert(wanted.id.clone(), entry);
         self.write()
     }
@@ -129,6 +138,10 @@ impl Registry {
             let device = &served.device;
             Entry::new(&served.wanted, device.path.clone(), device.number)
         }));
+        {
+            let owners = self.owners();
+            disks.retain(|it| it.owns(&owners));
+        }
         let account = Account {
             version: VERSION,
             pid: std::process::id(),
@@ -139,6 +152,10 @@ impl Registry {
         let fresh = path.with_extension("json.new");
         fs::write(&fresh, text).map_err(host("write", &fresh))?;
         fs::rename(&fresh, &*path).map_err(host("replace", &path))
+    }
+
+    fn owners(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, String>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn promised(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -170,6 +187,12 @@ impl Entry {
         }
     }
 
+    /// Is its device still its own?
+    fn owns(&self, owners: &BTreeMap<u32, String>) -> bool {
+        let owner = self.number.and_then(|number| owners.get(&number));
+        owner.is_none_or(|id| *id == self.id)
+    }
+
     /// What was asked for when the disk was attached.
     pub(super) fn wanted(&self) -> Wanted {
         let deltas = self.deltas.iter();
@@ -197,11 +220,29 @@ impl Entry {
     }
 }
 
-/// What an earlier process wrote down, if it can be read.
-pub(super) fn read_account(path: &Path) -> Option<Account> {
-    let text = fs::read(path).ok()?;
-    let account: Account = serde_json::from_slice(&text).ok()?;
-    (account.version == VERSION).then_some(account)
+/// What an earlier process wrote down, if it wrote anything.
+///
+/// # Errors
+/// If it cannot be understood: whoever took that for "nothing" would take the devices of running containers away.
+pub(super) fn read_account(path: &Path) -> Result<Option<Account>, Error> {
+    let strange = |why: String| Error::Account {
+        path: path.to_owned(),
+        why,
+    };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(host("read", path)(error)),
+    };
+    let account: Account =
+        serde_json::from_slice(&text).map_err(|error| strange(error.to_string()))?;
+    if account.version != VERSION {
+        return Err(strange(format!(
+            "it is of version {}, and this ploopd knows {VERSION}",
+            account.version
+        )));
+    }
+    Ok(Some(account))
 }
 
 #[cfg(test)]
@@ -236,7 +277,7 @@ mod tests {
             will_grow: true,
         };
         registry.promise(&wanted, 12).unwrap();
-        let account = read_account(&path).unwrap();
+        let account = read_account(&path).unwrap().unwrap();
         assert_eq!(
             account.disks.iter().map(Entry::wanted).collect::<Vec<_>>(),
             [wanted]
@@ -244,21 +285,55 @@ mod tests {
         assert_eq!(account.disks[0].number, Some(12));
         registry.withdraw("one");
         registry.write().unwrap();
-        assert!(read_account(&path).unwrap().disks.is_empty());
+        assert!(read_account(&path).unwrap().unwrap().disks.is_empty());
+    }
+
+    /// The kernel gives a number out again while the disk that had it is still closing.
+    #[test]
+    fn a_number_belongs_to_who_got_it_last() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("registry.json");
+        let registry = Registry::new(path.clone());
+        let wanted = |id: &str| Wanted {
+            id: id.to_owned(),
+            deltas: Vec::new(),
+            read_only: false,
+            will_grow: false,
+        };
+        let noted = || {
+            let account = read_account(&path).unwrap().unwrap();
+            let mut all: Vec<_> = account
+                .disks
+                .into_iter()
+                .map(|it| (it.id, it.number.unwrap()))
+                .collect();
+            all.sort();
+            all
+        };
+        let pair = |id: &str, number| (id.to_owned(), number);
+        registry.promise(&wanted("one"), 5).unwrap();
+        registry.promise(&wanted("two"), 6).unwrap();
+        assert_eq!(noted(), [pair("one", 5), pair("two", 6)]);
+        registry.promise(&wanted("three"), 5).unwrap();
+        assert_eq!(noted(), [pair("three", 5), pair("two", 6)]);
+        registry.withdraw("one");
+        registry.promise(&wanted("one"), 7).unwrap();
+        assert_eq!(noted(), [pair("one", 7), pair("three", 5), pair("two", 6)]);
     }
 
     #[test]
-    fn the_account_is_read_back_and_a_strange_one_is_nothing() {
+    fn the_account_is_read_back_and_a_strange_one_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("registry.json");
-        assert!(read_account(&path).is_none());
+        assert!(read_account(&path).unwrap().is_none());
         Registry::new(path.clone()).write().unwrap();
-        let account = read_account(&path).unwrap();
+        let account = read_account(&path).unwrap().unwrap();
         assert_eq!(account.pid, std::process::id());
         assert!(account.disks.is_empty());
         for strange in ["", "{}", r#"{"version":3,"pid":1,"disks":[]}"#, "\u{0}"] {
             std::fs::write(&path, strange).unwrap();
-            assert!(read_account(&path).is_none(), "{strange}");
+            let error = read_account(&path).unwrap_err().to_string();
+            assert!(error.contains("install the version"), "{error}");
         }
     }
 }

@@ -138,11 +138,11 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
     let (account, opened) = {
         let registry = registry.clone();
         blocking("opening devices", move || {
-            let account = recover::before(&registry);
+            let account = recover::before(&registry)?;
             let opened = Devices::open(&devices, &recover::devices_of(account.as_ref()));
-            (account, opened)
+            Ok::<_, Error>((account, opened))
         })
-        .await?
+        .await??
     };
     let (devices, found) = opened?;
     let outlived = devices.transport().survives_restart();

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -34,6 +34,9 @@ pub(super) struct Sealed {
     pub(super) seal: image::Seal,
     pub(super) allocated: u64,
 }
+
+/// How long a disk may take to close that got no device.
+const CLOSE: Duration = Duration::from_secs(60);
 
 /// What a detach found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,10 +194,17 @@ impl Server {
         .await?
     }
 
-    /// Closes a disk that got no device.
+    /// Closes a disk that got no device. One whose device neither starts nor stops is held by it: that is not waited for.
     pub(super) async fn close_after(&self, disk: &DiskHandle) {
-        if let Err(error) = disk.close(false).await {
-            tracing::error!(disk = %disk.id(), %error, "cannot close a disk in order");
+        match tokio::time::timeout(CLOSE, disk.close(false)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(disk = %disk.id(), %error, "cannot close a disk in order");
+            }
+            Err(_) => tracing::error!(
+                disk = %disk.id(), limit = ?CLOSE,
+                "a disk is not closed: a device that the kernel does not let go of holds it"
+            ),
         }
     }
 
@@ -244,15 +254,22 @@ impl Server {
         })
         .await??;
         pass("detach-device-gone");
+        // What the kernel wrote at the last moment may have been refused too.
+        let writes = served.disk.stats().lost_writes;
+        let lost = seal && writes > 0;
         // From here on there is no way back: whatever the close says, the disk is not served any more.
-        let closed = served.disk.close(seal).await;
+        let closed = served.disk.close(seal && !lost).await;
         pass("detach-closed");
         self.registry.remove(&id);
         self.claims.release(&id);
         self.write_account().await;
         pass("detach-written");
         self.gone.notify_waiters();
-        let Some(seal) = closed? else {
+        let closed = closed?;
+        if lost {
+            return Err(Error::LostWrites { id, writes });
+        }
+        let Some(seal) = closed else {
             return Ok(None);
         };
         let sealed = Sealed {

@@ -25,7 +25,7 @@ fn code(error: &Error) -> Code {
         | Error::NothingToSeal { .. }
         | Error::SecondServer { .. } => Code::FailedPrecondition,
         Error::Missing { source, .. } => of_file(source),
-        Error::LostWrites { .. } => Code::DataLoss,
+        Error::LostWrites { .. } | Error::Account { .. } => Code::DataLoss,
         Error::Draining => Code::Unavailable,
         Error::Device(error) => of_device(error),
         Error::Disk(error) => of_disk(error),
