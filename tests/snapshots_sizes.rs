@@ -5,6 +5,7 @@
 )]
 
 use std::fs;
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -243,6 +244,45 @@ async fn one_that_is_not_mounted_is_resized_either_way() {
     let (code, answer, said) = check(&root, &[]);
     assert_eq!(code, 0, "{said} {:?}", whats(&answer));
     drop(all.folder);
+}
+
+/// As after a power cut: its journal is to be replayed, and would be over whatever a resize changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_not_unmounted_is_not_resized_until_it_was_mounted() {
+    let node = Node::new().await;
+    node.image().await;
+    let mounts = node.prepare("a", "image").await;
+    let device = mounts[0].source.clone();
+    let torn = Command::new("debugfs")
+        .args(["-w", "-R", "feature needs_recovery", &device])
+        .output()
+        .unwrap();
+    assert!(torn.status.success(), "{torn:?}");
+    let length = || {
+        fs::File::open(&device)
+            .unwrap()
+            .seek(SeekFrom::End(0))
+            .unwrap()
+    };
+    let before = length();
+    for size in [GIB, 128 * MIB] {
+        let error = node.ploop.resize("a", size).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::FailedPrecondition,
+            "{}",
+            chain(&error)
+        );
+        for words in ["was not unmounted to the end", "start its container once"] {
+            assert!(chain(&error).contains(words), "{}", chain(&error));
+        }
+    }
+    assert_eq!(length(), before, "nothing grew");
+    drop(Mounted::new(&mounts, &node.point("a")));
+    node.holds(&mounts, "a", 256 * MIB);
+    node.ploop.resize("a", GIB).await.unwrap();
+    node.holds(&node.ploop.mounts("a").await.unwrap(), "a", GIB);
+    node.end().await;
 }
 
 /// What it stands on, with nothing between, keeps its own size.

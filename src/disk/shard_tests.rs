@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::chain::Delta;
-use crate::disk::{DiskHandle, Errno, Options, Request, Shards, Spec};
+use crate::disk::{DiskHandle, Errno, Front, Local, Options, Request, Shards, Spec};
 use crate::image::ploop;
 use crate::io::{Direct, Piece, now};
 use crate::units::ClusterSize;
@@ -106,4 +106,31 @@ async fn a_burst_far_beyond_the_rings_size_is_answered() {
         assert_eq!(answers.recv_timeout(SOON), Ok(Ok(7)));
     }
     disk.close(false).await.unwrap();
+}
+
+/// Stands before a disk until something on the ring has happened.
+struct Slow(Duration);
+
+impl Front for Slow {
+    fn begin(self: Box<Self>, disk: Local) {
+        disk.spawner().spawn(async move {
+            let _ = crate::io::sleep(self.0).await;
+            drop(disk);
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_somebody_still_holds_is_closed_when_they_let_go_and_its_neighbour_is_served() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let shards = start();
+    let disk = shards.open(spec(folders[0].path())).await.unwrap();
+    let neighbour = shards.open(spec(folders[1].path())).await.unwrap();
+    disk.stand_before(Box::new(Slow(Duration::from_millis(300))));
+    let mut closing = Box::pin(disk.close(true));
+    assert!(futures_util::poll!(closing.as_mut()).is_pending());
+    assert_eq!(write(&neighbour).recv_timeout(SOON), Ok(Ok(())));
+    let answer = tokio::time::timeout(SOON, closing).await.unwrap();
+    assert!(answer.unwrap().is_some(), "sealed");
+    neighbour.close(false).await.unwrap();
 }
