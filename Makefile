@@ -87,7 +87,9 @@ soak: ## millions of crash states; AddressSanitizer; ten minutes of hostile byte
 	@TIME=$(or $(TIME),600) fuzz/run
 	@ROUNDS=$(or $(ROUNDS),50) LOAD=$(or $(LOAD),600) CUTS=$(or $(CUTS),100) VM_LIMIT=14400 tests/suites soak
 
-demo-vm: build images go-tools vm-images $(GO_BIN)/containerd ## the demo on ublk, in the virtual machine (KERNEL=old|new, CONTAINERD=1|2)
+demo-vm: build ## the demo on ublk, in the virtual machine (KERNEL=old|new, CONTAINERD=1|2)
+	@tests/needs demo
+	@$(MAKE) --no-print-directory images go-tools vm-images $(GO_BIN)/containerd
 	@tests/vm/run $(if $(KERNEL),--kernel $(KERNEL)) --module ublk_drv --timeout 1800 --env CONTAINERD=$(or $(CONTAINERD),1) -- demo/run
 
 vm-shell: vm-images ## a shell in the virtual machine, with what target/release holds (KERNEL=old|new|6.12|...)

@@ -159,7 +159,7 @@ listening() { grep -qF " $1" /proc/net/unix; }
 
 # house KIND: makes $DIR, private to this run. /var/tmp, because /tmp may be memory, and because a socket's path is short.
 house() {
-  DIR=$(mktemp -d "/var/tmp/ploop-$1.XXXXXX")
+  DIR=$(mktemp -d "/var/tmp/ploop-$1.XXXXXX") || { echo "no directory can be made in /var/tmp" >&2; exit 1; }
   mkdir -p "$DIR"/{pids,run,root,c}
   echo "$REPO" >"$DIR/repository"
   ublks >"$DIR/ublks"
@@ -299,9 +299,18 @@ deltas_left() { find "$DIR/root" -name '*.hds' 2>/dev/null; }
 none() { [ -z "$("$@")" ]; }
 used() { du -s --block-size=1 "$1" | cut -f1; } # bytes on the host's disk
 
+# What is unmounted, killed and removed at the end is all that lies below $DIR: with an empty one that would be the machine.
+ours() {
+  case ${DIR:-} in
+  /var/tmp/ploop-?*) [ -d "$DIR" ] && [ ! -L "$DIR" ] && [ -O "$DIR" ] ;;
+  *) false ;;
+  esac
+}
+
 # tear_down: ends what was started, whatever state it is in. Succeeds when nothing had to be forced.
 tear_down() {
   local rc=0 pid device
+  ours || { say "${DIR:-nothing} is no directory of ours: nothing is torn down"; return 1; }
   if alive containerd; then
     # shellcheck disable=SC2046
     remove_container $(timeout 10 "$CTR" -a "$C_SOCKET" -n "$NAMESPACE" container ls -q 2>/dev/null)
@@ -337,6 +346,7 @@ farewell() {
   local rc=$?
   trap - EXIT INT TERM
   step_end
+  ours || exit 1
   tear_down || true
   if [ "$FAILED" = 0 ] && [ $rc = 0 ]; then
     rm -rf --one-file-system "$DIR"
