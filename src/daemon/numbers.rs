@@ -55,12 +55,10 @@ pub(super) fn number(count: u64) -> Value {
     Value::Number(count as f64)
 }
 
-/// The disk servers, and every disk that they serve.
-///
-/// A disk's counters begin anew when it is attached again, as Prometheus expects of a restart.
-pub(super) async fn of_disks(servers: Arc<Servers>) -> Vec<Family> {
+/// The disk servers. Nobody is asked for it: what is known of one that hangs must not wait for its answer.
+pub(super) async fn of_servers(servers: Arc<Servers>) -> Vec<Family> {
     let seen = servers.seen();
-    let mut families = vec![
+    vec![
         per_server(
             "ploop_disk_server_up",
             "1 if the disk server gave its last sign of life in time.",
@@ -82,15 +80,20 @@ pub(super) async fn of_disks(servers: Arc<Servers>) -> Vec<Family> {
             &seen,
             |server| u64::from(server.retiring || server.hello.draining),
         ),
-    ];
+    ]
+}
+
+/// Every disk of those servers that answer.
+///
+/// A disk's counters begin anew when it is attached again, as Prometheus expects of a restart.
+pub(super) async fn of_disks(servers: Arc<Servers>) -> Vec<Family> {
     match servers.stats(None).await {
-        Ok(disks) => {
-            families.extend(per_disk(&disks));
-            families.push(times(&disks));
+        Ok(disks) => per_disk(&disks).chain([times(&disks)]).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "the disk servers' counters are missing");
+            Vec::new()
         }
-        Err(error) => tracing::warn!(%error, "the disk servers' counters are missing"),
     }
-    families
 }
 
 fn per_server(

@@ -292,6 +292,8 @@ fn watch(
     let asked = Arc::clone(servers);
     health.remark("disks", move || remarks::of_disks(Arc::clone(&asked)));
     let asked = Arc::clone(servers);
+    metrics.source(move || numbers::of_servers(Arc::clone(&asked)));
+    let asked = Arc::clone(servers);
     metrics.source(move || numbers::of_disks(Arc::clone(&asked)));
     let asked = Arc::clone(snapshotters);
     metrics.source(move || numbers::of_snapshots(Arc::clone(&asked)));

@@ -244,6 +244,22 @@ impl Servers {
         Ok(disks)
     }
 
+    /// The disks of those servers that answer at once: for who only looks, and wants the rest whatever one server does.
+    pub async fn glance(&self) -> Vec<Disk> {
+        let servers = self.fleet.all();
+        let answers = join_all(servers.iter().map(|server| server.client.glance())).await;
+        let answers = answers.into_iter().zip(&servers);
+        answers
+            .filter_map(|(answer, server)| {
+                let missing = |error: &Error| {
+                    tracing::warn!(server = %server.name(), %error, "which disks it serves is not known");
+                };
+                answer.inspect_err(missing).ok()
+            })
+            .flatten()
+            .collect()
+    }
+
     /// A disk, if it is served.
     ///
     /// # Errors

@@ -99,6 +99,9 @@ fn spawn(options: &StartOptions, seat: &Seat, log: File) -> Result<Child, Error>
         .map_err(failed)
 }
 
+/// A log longer than this is put aside when a server is started.
+const LONGEST_LOG: u64 = 4 << 20;
+
 fn open_log(path: &Path) -> Result<File, Error> {
     let failed = |source| Error::Host {
         act: "open the disk server's log",
@@ -111,6 +114,10 @@ fn open_log(path: &Path) -> Result<File, Error> {
             .mode(0o700)
             .create(folder)
             .map_err(failed)?;
+    }
+    // It lies where there is little room. What the last server said is kept once.
+    if std::fs::metadata(path).is_ok_and(|log| log.len() > LONGEST_LOG) {
+        std::fs::rename(path, path.with_extension("log.old")).map_err(failed)?;
     }
     OpenOptions::new()
         .create(true)

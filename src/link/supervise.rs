@@ -27,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause between two looks for a server that somebody else starts.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
+/// A server that ends within this time of its first word did not end by chance.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// How often a server that ends is looked for.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -79,9 +81,36 @@ pub(super) struct Monitor {
     pub(super) places: Arc<Places>,
 }
 
+/// How long the processes of a server live: one that answers and dies at once, again and again (a request that the
+/// kernel gives to each of them kills it), is started again ever later.
+#[derive(Debug, Default)]
+struct Lives {
+    begun: Option<Instant>,
+    pause: Duration,
+}
+
+impl Lives {
+    /// There is a new one.
+    fn begin(&mut self) {
+        self.begun = Some(Instant::now());
+    }
+
+    /// It is dead: how long to wait for the next.
+    fn pause(&mut self) -> Duration {
+        self.pause = match self.begun {
+            Some(begun) if begun.elapsed() < SHORT_LIFE => {
+                (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+            }
+            _ => Duration::ZERO,
+        };
+        self.pause
+    }
+}
+
 impl Monitor {
     /// Until the server has retired.
     pub(super) async fn run(self) {
+        let mut lives = Lives::default();
         loop {
             let server = &self.server;
             let pid = server.pid();
@@ -94,9 +123,11 @@ impl Monitor {
                     }
                     server.set_alive(false);
                     tracing::error!(server = %server.name(), pid, %error, "the disk server is gone");
+                    tokio::time::sleep(lives.pause()).await;
                     if !self.bring_back().await {
                         return;
                     }
+                    lives.begin();
                 }
                 Err(error) => {
                     server.set_alive(false);
@@ -232,4 +263,25 @@ fn watch_process(pid: u32) -> Option<AsyncFd<OwnedFd>> {
         reason = "its successor is unsafe; an owned descriptor that nobody replaces is sound here"
     )]
     AsyncFd::with_interest(process, tokio::io::Interest::READABLE).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Lives, SHORT_LIFE};
+
+    #[test]
+    fn only_who_dies_at_once_again_and_again_is_waited_with() {
+        let mut lives = Lives::default();
+        assert_eq!(lives.pause(), Duration::ZERO, "that was not ours");
+        for expected in [100, 200, 400] {
+            lives.begin();
+            assert_eq!(lives.pause(), Duration::from_millis(expected));
+        }
+        lives.begun = Instant::now().checked_sub(SHORT_LIFE);
+        assert_eq!(lives.pause(), Duration::ZERO);
+        lives.begin();
+        assert_eq!(lives.pause(), Duration::from_millis(100));
+    }
 }

@@ -130,6 +130,9 @@ pub fn start_log(options: &LogOptions) -> Result<(), Error> {
         .and_then(|text| text.parse::<LogFilter>().ok())
         .map_or_else(configured, |filter| EnvFilter::new(filter.as_str()));
     let builder = tracing_subscriber::fmt()
+        // Else a line that cannot be written is told with eprintln, which panics when it is stderr that fails: the thread
+        // that serves a disk would end because a log is full.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
@@ -138,7 +141,13 @@ pub fn start_log(options: &LogOptions) -> Result<(), Error> {
         LogFormat::Text => builder.finish().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
     }
-    .map_err(|_| Error::LogTwice)
+    .map_err(|_| Error::LogTwice)?;
+    if let Some(text) = wanted
+        && let Err(error) = text.parse::<LogFilter>()
+    {
+        tracing::warn!(variable = VARIABLE, text, %error, "not understood: the configuration's filter holds");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub trait Disks: fmt::Debug + Send + Sync + 'static {
 
     /// Every disk that is served.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Disk>, Error>>;
+
+    /// Those of them that their servers tell at once: for who only looks.
+    fn glance(&self) -> BoxFuture<'_, Vec<Disk>>;
 }
 
 impl Disks for Servers {
@@ -69,5 +72,9 @@ impl Disks for Servers {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Disk>, Error>> {
         Box::pin(Self::list(self))
+    }
+
+    fn glance(&self) -> BoxFuture<'_, Vec<Disk>> {
+        Box::pin(Self::glance(self))
     }
 }

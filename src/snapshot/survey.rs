@@ -94,10 +94,7 @@ impl Snapshotters {
     pub async fn survey(&self) -> Result<Survey, Error> {
         let shared = &self.shared;
         let records = shared.store(Store::all).await?;
-        let served = shared.disks.list().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "which disks are served is not known");
-            Vec::new()
-        });
+        let served = shared.disks.glance().await;
         let (paths, reserve) = (shared.paths.clone(), shared.options.reserve);
         blocking("looking at everything", move || {
             let root = paths.root().to_owned();
