@@ -10,11 +10,18 @@ use ploop_snapshotter::observe;
 use ploop_snapshotter::seat::Name;
 use ploop_snapshotter::server;
 
+/// As sysexits.h has it: a restart will not help.
+const WRONG_CONFIGURATION: u8 = 78;
+
 /// Serves chains of ploop images as block devices.
 ///
 /// SIGTERM makes it take no new disks and end with its last one; a second SIGTERM ends it at once.
 #[derive(Debug, Parser)]
-#[command(name = "ploopd", version)]
+#[command(
+    name = "ploopd",
+    version,
+    after_help = "Exit status: 0 ended in order, 1 something failed, 2 wrong arguments, 78 wrong configuration."
+)]
 struct Arguments {
     /// The configuration, shared with ploop-snapshotter.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
@@ -34,7 +41,15 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("ploopd: {:#}", anyhow::Error::new(error));
+            return ExitCode::from(WRONG_CONFIGURATION);
+        }
+    };
+    match run(arguments, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ploopd: {error:#}");
@@ -43,9 +58,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<()> {
     let name = arguments.server.unwrap_or(Name::PLAIN);
-    let mut config = Config::load(&arguments.config)?;
     if let Some(run) = arguments.run_dir {
         config.run_dir = std::path::absolute(run).context("--run-dir")?;
     }
