@@ -41,6 +41,9 @@ pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
         .or_else(|| sockets(config))
 }
 
+/// Both ext4 and XFS end there. A larger `max_size` does no harm.
+const LARGEST: Size = Size(8 << 40);
+
 /// What nobody asks for must be what everybody may ask for.
 fn sizes(config: &Config) -> Option<Contradiction> {
     let cluster = config.snapshots.cluster;
@@ -48,6 +51,8 @@ fn sizes(config: &Config) -> Option<Contradiction> {
         let [size, smallest, largest] = config.sizes_of(section);
         let reason = if size < smallest || size > largest {
             format!("the size {size} is not between min_size {smallest} and max_size {largest}")
+        } else if size > LARGEST {
+            format!("the size {size} is too large: a file system is made of {LARGEST} at most")
         } else if !size.0.is_multiple_of(cluster.bytes()) {
             format!(
                 "the size {size} is not a multiple of the cluster size, {}",

@@ -196,7 +196,7 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
         ("root = 7", "1:8:", "invalid type: integer `7`"),
         ("root = 'var/lib'", "1:8:", "no absolute path"),
         ("[snapshots]\nsize = '10 Gigs'", "2:8:", "such as 10Gi"),
-        ("[snapshots]\nsize = '1Mi'", "2:8:", "from 64Mi to 8Ti"),
+        ("[snapshots]\nsize = '1Mi'", "2:8:", "from 64Mi to 16Ti"),
         ("[snapshots]\nsize = '100000001'", "2:8:", "multiple of 4Ki"),
         ("[snapshots]\nsize = -1", "2:8:", "not negative"),
         ("[snapshots]\nsize = 1.5", "2:8:", "a size such as"),
@@ -266,6 +266,11 @@ fn a_wrong_value_is_refused_with_its_place_and_what_would_be_right() {
             "[names.ploop]\nsize = '4Gi'\nmax_size = '2Gi'",
             "2:1:",
             "the size 4Gi is not between min_size 64Mi and max_size 2Gi",
+        ),
+        (
+            "[snapshots]\nsize = '9Ti'\nmax_size = '16Ti'",
+            "2:1:",
+            "the size 9Ti is too large: a file system is made of 8Ti at most",
         ),
         (
             "[snapshots]\nsize = '100Mi'\ncluster = '64Mi'",

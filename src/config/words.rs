@@ -168,8 +168,7 @@ impl<'de> Deserialize<'de> for Size {
 
 /// What a disk may be.
 const SMALLEST_DISK: u64 = 64 << 20;
-// What both ext4 and XFS end with here.
-const LARGEST_DISK: u64 = 8 << 40;
+const LARGEST_DISK: u64 = 16 << 40;
 
 /// The size of a disk.
 pub(super) fn disk_size<'de, D: Deserializer<'de>>(source: D) -> Result<Size, D::Error> {

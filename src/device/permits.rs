@@ -1,4 +1,4 @@
-//! So many at a time on one thread: who finds none left waits, first come, first served.
+//! So many at a time on one thread: who finds none left waits until one is back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -59,7 +59,7 @@ struct Bound {
 }
 
 impl Bound {
-    /// Has its line ended, though nobody here ended it? Then somebody else stopped the device.
+    /// Has its line ended, though nobody here ended it? Then somebody else stopped the device, or its tags were refused.
     fn is_over(&self) -> bool {
         self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
@@ -319,7 +319,7 @@ impl Ublk {
         else {
             return Ok(());
         };
-        if over {
+        if over && !self.waits(number)? {
             // Somebody else stopped it, and may have deleted it: its number may be another's by now.
             self.lock().remove(name);
             return Ok(());
@@ -335,6 +335,15 @@ impl Ublk {
         // Somebody may still have the dead block device open; its number is free when they close it.
         self.control.delete_later(number)?;
         Ok(())
+    }
+
+    /// Is a device of ours without a server, its users waiting? Then it is stopped like any other. One that is dead may
+    /// be about to be another disk's.
+    fn waits(&self, number: u32) -> Result<bool, Error> {
+        let info = self.control.info(number)?;
+        Ok(info.is_some_and(|info| {
+            info.tag == self.owner.tag() && matches!(info.state, State::Quiesced | State::Failing)
+        }))
     }
 
     /// Stops a device, or says who is in the way.

@@ -27,7 +27,11 @@ impl<F: File> Disk<F> {
             match act().await {
                 Ok(()) => return Ok(()),
                 Err(error) if is_full(&error) => {
-                    if waited >= self.patience || self.shared.is_hurried() {
+                    if self.shared.is_growing() {
+                        // Nothing is lost by that: the disk stays as it is.
+                        return Err(Errno::NOSPC);
+                    }
+                    if waited >= self.patience || self.shared.is_closing() {
                         self.shared.counters.no_space.add(1);
                         return Err(Errno::NOSPC);
                     }

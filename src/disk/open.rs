@@ -57,7 +57,7 @@ pub(super) fn open(
     }
     let ready = top.map(|top| ReadyTop::new(top, spec, boot)).transpose()?;
     if let Some(ready) = &ready {
-        // It is never sealed, whichever process serves it.
+        // It is not sealed, whichever process serves it.
         shared.counters.lost_writes.set(ready.pending.lost());
     }
     let buffer = usize::try_from(cluster.bytes()).unwrap_or(usize::MAX);

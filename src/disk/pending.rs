@@ -13,7 +13,7 @@
 //! ```
 //!
 //! That number outlives the process like the entries: the kernel tells nobody of such a write but who synced it, and a
-//! disk that lacks one is never to be sealed.
+//! disk that lacks one is not to be sealed, as long as the machine runs.
 //!
 //! An entry is stored whole (an aligned u32) before the kernel hears that the write is done. After
 //! the death of the process the next one replays the file; with another boot id, or another image,
@@ -299,7 +299,7 @@ impl Pending {
     /// hear of that.
     pub(super) fn remove(self) -> io::Result<()> {
         if self.lost > 0 {
-            return Ok(());
+            return self.file.set_len(HEADER as u64);
         }
         fs::remove_file(&self.path)
     }

@@ -16,7 +16,7 @@ use crate::image::Seal;
 use crate::io::{Piece, Uring};
 use crate::units::ByteRange;
 
-/// How often a disk that is closed looks whether somebody still holds it.
+/// When a disk that is closed first looks again whether somebody still holds it.
 const SHARED: Duration = Duration::from_millis(1);
 /// How often a disk that is to grow looks whether what is under way waits for space.
 const LOOK: Duration = Duration::from_millis(100);
@@ -111,14 +111,18 @@ impl Resident {
         }
         let _held = Held(self);
         while self.under_way.get() > 0 {
-            let look = std::pin::pin!(crate::io::sleep(LOOK));
+            let look = std::pin::pin!(async {
+                if crate::io::sleep(LOOK).await.is_err() {
+                    yield_once().await;
+                }
+            });
             select(std::pin::pin!(self.idle.pass()), look).await;
             // What was under way may have met a full host since.
             if self.disk.shared.counters.read().held_requests > 0 {
                 return refused("it waits for space on the host");
             }
         }
-        let _hurry = self.disk.shared.hurry();
+        let _growing = self.disk.shared.growing();
         let grown = AssertUnwindSafe(self.disk.grow(size)).catch_unwind().await;
         grown.unwrap_or_else(|_| {
             self.disk
@@ -136,15 +140,17 @@ impl Resident {
         }
         // The last task has answered but may still hold its share for a moment.
         let mut resident = self;
+        let mut pause = SHARED;
         let resident = loop {
             match Rc::try_unwrap(resident) {
                 Ok(resident) => break resident,
                 Err(shared) => {
                     resident = shared;
                     // It may need an answer of the ring to let go, so the ring must be entered.
-                    if crate::io::sleep(SHARED).await.is_err() {
+                    if crate::io::sleep(pause).await.is_err() {
                         yield_once().await;
                     }
+                    pause = (pause * 2).min(LOOK);
                 }
             }
         };

@@ -19,15 +19,15 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     failed: OnceLock<String>,
     closing: AtomicBool,
-    hurried: AtomicBool,
+    growing: AtomicBool,
 }
 
-/// Nobody waits for space, as long as this lives.
-pub(super) struct Hurry<'a>(&'a Shared);
+/// The disk is becoming larger, as long as this lives.
+pub(super) struct Growing<'a>(&'a Shared);
 
-impl Drop for Hurry<'_> {
+impl Drop for Growing<'_> {
     fn drop(&mut self) {
-        self.0.hurried.store(false, Ordering::Relaxed);
+        self.0.growing.store(false, Ordering::Relaxed);
     }
 }
 
@@ -49,7 +49,7 @@ impl Shared {
             clock: Clock::default(),
             failed: OnceLock::new(),
             closing: AtomicBool::new(false),
-            hurried: AtomicBool::new(false),
+            growing: AtomicBool::new(false),
         }
     }
 
@@ -74,15 +74,20 @@ impl Shared {
         }
     }
 
-    /// Nobody waits for space any more: the disk is being closed, or everybody else would wait too.
-    pub(super) fn is_hurried(&self) -> bool {
-        self.closing.load(Ordering::Relaxed) || self.hurried.load(Ordering::Relaxed)
+    /// Nobody waits for anything any more: the disk is being closed.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
-    /// An act begins for which every request waits: it must not wait for space.
-    pub(super) fn hurry(&self) -> Hurry<'_> {
-        self.hurried.store(true, Ordering::Relaxed);
-        Hurry(self)
+    /// Does every request wait until the disk is larger? Then that must not wait for space.
+    pub(super) fn is_growing(&self) -> bool {
+        self.growing.load(Ordering::Relaxed)
+    }
+
+    /// From now on, as long as the answer lives, it is becoming larger.
+    pub(super) fn growing(&self) -> Growing<'_> {
+        self.growing.store(true, Ordering::Relaxed);
+        Growing(self)
     }
 
     pub(super) fn close(&self) {

@@ -51,7 +51,8 @@ counters! {
     no_space,
     /// Requests answered with an error.
     errors,
-    /// Of these, the ones that should have changed what the disk holds: the kernel tries none again.
+    /// The ones that should have changed what the disk holds, answered by an earlier process since the boot too: the kernel
+    /// tries none again.
     lost_writes,
 }
 

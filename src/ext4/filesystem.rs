@@ -127,13 +127,17 @@ impl Filesystem {
         let Err(error) = done.success() else {
             return Ok(());
         };
-        self.as_before(tools).await?;
         match error {
             tool::Error::Failed { output, .. }
                 if shrinks && NO_ROOM.iter().any(|no| output.contains(no)) =>
             {
+                if let Err(error) = self.unmark(tools).await {
+                    // The mark stays, and with it the file system is no layer.
+                    tracing::warn!(path = %self.path.display(), %error, "a resize that was refused left a mark of damage");
+                }
                 Err(too_small())
             }
+            // What it had done by then nobody knows: the mark says so to whoever comes next.
             error => Err(error.into()),
         }
     }
@@ -145,8 +149,9 @@ impl Filesystem {
     pub async fn grow_mounted(&self, size: u64, tools: &Tools) -> Result<(), Error> {
         check_size(size)?;
         let target = self.path.to_string_lossy();
-        let words = ["-f", &target, &kibibytes(size)];
-        // The kernel does it, and it is whole at every moment.
+        let words = [&*target, &kibibytes(size)];
+        // The kernel does it, and it is whole at every moment. Without -f one that was unmounted meanwhile is not touched:
+        // that would be another act, see `resize`.
         match tools.resize.run(&words).await?.success() {
             Ok(_) => Ok(()),
             Err(tool::Error::Failed { output, .. })
@@ -158,9 +163,9 @@ impl Filesystem {
         }
     }
 
-    /// After a resize that failed: resize2fs marks a file system as damaged before it looks for room, and leaves that
-    /// mark. It was clean before, so what e2fsck finds is the mark and nothing else of anybody's.
-    async fn as_before(&self, tools: &Tools) -> Result<(), Error> {
+    /// After a resize for which there was no room: resize2fs marks a file system as damaged before it looks for any, and
+    /// leaves that mark. It writes nothing else before, and the file system was clean, so the mark is all that e2fsck finds.
+    async fn unmark(&self, tools: &Tools) -> Result<(), Error> {
         if Superblock::read(&self.path)?.torn().is_none() {
             return Ok(());
         }

@@ -103,6 +103,9 @@ pub(super) async fn take_over(server: &Server, account: &Account) {
 /// both. No server writes such a list any more.
 async fn give_up_shared(server: &Server, disks: &mut Vec<(Wanted, u32)>) {
     let mut count = BTreeMap::<u32, usize>::new();
+    // The same twice, as an earlier version may have written it, is no matter.
+    disks.sort_by(|(one, _), (next, _)| one.id.cmp(&next.id));
+    disks.dedup_by(|(one, number), (next, its)| one.id == next.id && number == its);
     for (_, number) in &*disks {
         *count.entry(*number).or_default() += 1;
     }

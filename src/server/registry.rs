@@ -133,11 +133,14 @@ impl Registry {
     /// Writes the list down. Blocks, on tmpfs.
     pub(super) fn write(&self) -> Result<(), Error> {
         let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut disks: Vec<_> = self.promised().values().cloned().collect();
+        // By id: what is served may still be promised.
+        let mut disks = self.promised().clone();
         disks.extend(self.all().iter().map(|served| {
             let device = &served.device;
-            Entry::new(&served.wanted, device.path.clone(), device.number)
+            let entry = Entry::new(&served.wanted, device.path.clone(), device.number);
+            (served.wanted.id.clone(), entry)
         }));
+        let mut disks: Vec<Entry> = disks.into_values().collect();
         {
             let owners = self.owners();
             disks.retain(|it| it.owns(&owners));

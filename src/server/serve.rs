@@ -203,7 +203,7 @@ impl Server {
             }
             Err(_) => tracing::error!(
                 disk = %disk.id(), limit = ?CLOSE,
-                "a disk is not closed: a device that the kernel does not let go of holds it"
+                "a disk is not closed yet: it waits for the host, or a device that the kernel does not let go of holds it"
             ),
         }
     }

@@ -5,7 +5,8 @@
 //! smaller   file system . RESIZED                   only while nobody has it mounted
 //! ```
 //!
-//! Each step may be repeated, so after a stop the same order brings it to its end. A disk whose file system
+//! Each step may be repeated, so after a stop of ours the same order brings it to its end: resize2fs outlives us. Only a
+//! power cut in the middle of it leaves the mark of damage, and e2fsck is for a person to run. A disk whose file system
 //! was made smaller keeps its own size: the file system is what limits a container.
 
 use std::path::PathBuf;
