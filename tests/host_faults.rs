@@ -71,9 +71,14 @@ fn a_sync_that_fails_alone_ends_that_disk_and_no_other() {
     device::write(&bad, 2 * MIB, &[4; 8192]);
     bad.sync_data().unwrap();
     drop((bad, good));
-    for id in ["bad", "good"] {
-        assert!(server.seal(id).unwrap().is_some());
-    }
+    // What it refused is remembered: it serves, and is no layer.
+    let error = server.seal("bad").unwrap_err().to_string();
+    assert!(error.contains("disk bad refused 1 writes"), "{error}");
+    assert!(server.detach("bad").unwrap());
+    attach(0);
+    server.seal("bad").unwrap_err();
+    assert!(server.detach("bad").unwrap());
+    assert!(server.seal("good").unwrap().is_some());
 }
 
 /// Bytes of a file that nobody else has.

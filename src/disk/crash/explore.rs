@@ -88,7 +88,7 @@ impl fmt::Display for Violation {
         )?;
         writeln!(
             f,
-            "    to keep it, add to REGRESSIONS in src/disk/crash/scenarios.rs:"
+            "    to keep it, add to REGRESSIONS in src/disk/crash/kept.rs:"
         )?;
         let Hardship { no_room, ahead } = plan.hardship;
         write!(

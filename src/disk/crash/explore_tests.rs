@@ -7,7 +7,8 @@
 use std::time::Instant;
 
 use super::explore::{Plan, Tally, Violation, run, shrink};
-use super::scenarios::{REGRESSIONS, SCENARIOS, by_chance};
+use super::kept::REGRESSIONS;
+use super::scenarios::{SCENARIOS, by_chance};
 
 /// States by chance at a moment that has too many.
 const SAMPLES: usize = 12;

@@ -13,6 +13,7 @@ mod autopsy;
 mod bugs;
 mod explore;
 mod history;
+mod kept;
 mod layout;
 mod scenarios;
 mod world;

@@ -1,4 +1,4 @@
-//! The scenarios by name, and what once failed.
+//! The scenarios by name, and by chance.
 
 use super::acts::{self, Act};
 use super::explore::Plan;
@@ -482,34 +482,5 @@ pub(super) fn by_chance(seed: u64, samples: usize, judged: usize) -> Plan {
         seed,
         samples,
         judged,
-    }
-}
-
-/// A plan that once failed.
-pub(super) struct Kept {
-    pub(super) seed: u64,
-    pub(super) samples: usize,
-    pub(super) no_room: bool,
-    pub(super) ahead: Option<u64>,
-    pub(super) acts: &'static [Act],
-}
-
-/// All of them.
-pub(super) const REGRESSIONS: &[Kept] = &[];
-
-impl Kept {
-    /// To be played again.
-    pub(super) fn plan(&self) -> Plan {
-        Plan {
-            name: "what once failed",
-            acts: self.acts.to_vec(),
-            hardship: Hardship {
-                no_room: self.no_room,
-                ahead: self.ahead,
-            },
-            seed: self.seed,
-            samples: self.samples,
-            judged: 0,
-        }
     }
 }

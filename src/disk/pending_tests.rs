@@ -1,0 +1,119 @@
+//! What a pending file keeps, and for whom.
+
+use std::fs;
+
+use super::{Identity, Kept, Pending};
+use crate::units::{Cluster, ClusterSize, Place};
+
+fn identity(folder: &std::path::Path, name: &str, boot: u8) -> Identity {
+    let file = fs::File::create(folder.join(name)).unwrap();
+    Identity::new(&file, [boot; 16], 5000, ClusterSize::DEFAULT).unwrap()
+}
+
+#[test]
+fn entries_outlive_the_process_but_not_the_boot_and_serve_no_other_image() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("pending");
+    let image = identity(folder.path(), "image", 1);
+    let (mut pending, left) = Pending::open(&path, &image).unwrap();
+    assert_eq!(left, []);
+    for (cluster, place) in [(0, 5), (1023, 6), (4999, 7), (70, 8)] {
+        assert_eq!(pending.keep(Cluster(cluster), Place(place)), Kept::Yes);
+    }
+    assert_eq!(
+        pending.keep(Cluster(5000), Place(9)),
+        Kept::NoRoom,
+        "past the end"
+    );
+    pending.settle(Cluster(1023));
+    pending.settle(Cluster(3000));
+    // As after kill -9: unmapped without any farewell.
+    drop(pending);
+
+    let (pending, left) = Pending::open(&path, &image).unwrap();
+    let expected = [(0, 5), (70, 8), (4999, 7)].map(|(c, p)| (Cluster(c), Place(p)));
+    assert_eq!(left, expected);
+    let mut pending = pending;
+    pending.settle(Cluster(70));
+    drop(pending);
+    let (pending, left) = Pending::open(&path, &image).unwrap();
+    assert_eq!(left, [(Cluster(0), Place(5)), (Cluster(4999), Place(7))]);
+    drop(pending);
+
+    for stranger in [
+        identity(folder.path(), "image", 2),
+        identity(folder.path(), "other", 1),
+    ] {
+        let (pending, left) = Pending::open(&path, &stranger).unwrap();
+        assert_eq!(left, []);
+        pending.remove().unwrap();
+        let (mut pending, _) = Pending::open(&path, &image).unwrap();
+        assert_eq!(pending.keep(Cluster(1), Place(1)), Kept::Yes);
+    }
+}
+
+#[test]
+fn lost_writes_are_remembered_as_long_as_the_image_is_there() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("pending");
+    let image = identity(folder.path(), "image", 1);
+    let (mut pending, _) = Pending::open(&path, &image).unwrap();
+    assert_eq!(pending.lost(), 0);
+    pending.lose(1).unwrap();
+    pending.lose(0x1_0002).unwrap();
+    drop(pending);
+    // Nothing is pending, and it is closed in order: twice.
+    for _ in 0..2 {
+        let (pending, left) = Pending::open(&path, &image).unwrap();
+        assert_eq!((pending.lost(), left), (0x1_0002, Vec::new()));
+        pending.remove().unwrap();
+    }
+    let other = identity(folder.path(), "other", 1);
+    let (pending, _) = Pending::open(&path, &other).unwrap();
+    assert_eq!(pending.lost(), 0);
+    pending.remove().unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn it_grows_with_its_disk_and_is_found_again_by_either_size() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("pending");
+    let image = identity(folder.path(), "image", 1);
+    let (mut pending, _) = Pending::open(&path, &image).unwrap();
+    assert_eq!(pending.keep(Cluster(4999), Place(7)), Kept::Yes);
+    pending.grow(50_000).unwrap();
+    for (cluster, kept) in [(49_999, Kept::Yes), (50_000, Kept::NoRoom)] {
+        assert_eq!(pending.keep(Cluster(cluster), Place(8)), kept);
+    }
+    drop(pending);
+    let larger = Identity {
+        clusters: 50_000,
+        ..image
+    };
+    let (pending, left) = Pending::open(&path, &larger).unwrap();
+    assert_eq!(
+        left,
+        [(4999, 7), (49_999, 8)].map(|(c, p)| (Cluster(c), Place(p)))
+    );
+    drop(pending);
+    // Its disk never became larger.
+    let (_, left) = Pending::open(&path, &image).unwrap();
+    assert_eq!(left, [(Cluster(4999), Place(7))]);
+}
+
+#[test]
+fn it_costs_one_page_for_each_thousand_clusters_in_use() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("pending");
+    let (mut pending, _) = Pending::open(&path, &identity(folder.path(), "image", 1)).unwrap();
+    pending.settle(Cluster(2000));
+    assert_eq!(
+        fs::metadata(&path).unwrap().blocks() * 512,
+        4096,
+        "the header alone"
+    );
+    assert_eq!(pending.keep(Cluster(4000), Place(1)), Kept::Yes);
+    assert_eq!(fs::metadata(&path).unwrap().blocks() * 512, 8192);
+}
