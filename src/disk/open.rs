@@ -223,6 +223,7 @@ struct Reconciled {
     end: Place,
 }
 
+/// Holds what an earlier process left pending against the index.
 fn reconcile(
     image: &ploop::Opened,
     left: &[(Cluster, Place)],
