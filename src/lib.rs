@@ -11,6 +11,7 @@ pub mod program;
 pub mod proto;
 pub mod seat;
 pub mod socket;
+pub mod spawn;
 pub mod tool;
 pub mod units;
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::spawn::starting;
+
 /// Where programs of the system are.
 const PLACES: [&str; 6] = [
     "/usr/sbin",
@@ -166,7 +168,7 @@ impl Tool {
     /// # Errors
     /// [`Error::Run`], [`Error::Timeout`]; how it ended is in its output.
     pub async fn run(&self, arguments: &[&str]) -> Result<Output, Error> {
-        let child = self.command(arguments).kill_on_drop(true).output();
+        let child = starting(|| self.command(arguments).kill_on_drop(true).output());
         match tokio::time::timeout(self.limit, child).await {
             Ok(ended) => self.output(arguments, ended),
             Err(_) => Err(Error::Timeout {
@@ -182,8 +184,8 @@ impl Tool {
     /// # Errors
     /// [`Error::Run`]; how it ended is in its output.
     pub async fn run_to_the_end(&self, arguments: &[&str]) -> Result<Output, Error> {
-        let ended = self.command(arguments).process_group(0).output().await;
-        self.output(arguments, ended)
+        let child = starting(|| self.command(arguments).process_group(0).output());
+        self.output(arguments, child.await)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -17,6 +17,7 @@ use super::disk::Hello;
 use super::disks::Client;
 use super::error::{Error, Kind};
 use crate::seat::{Name, Seat};
+use crate::spawn::starting;
 
 /// How often a server that was just started is asked whether it is there yet.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -94,9 +95,8 @@ fn spawn(options: &StartOptions, seat: &Seat, log: File) -> Result<Child, Error>
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log)
-        .stderr(errors)
-        .spawn()
-        .map_err(failed)
+        .stderr(errors);
+    starting(|| command.spawn()).map_err(failed)
 }
 
 /// A log longer than this is put aside when a server is started.

@@ -16,6 +16,7 @@ use super::Error;
 use super::mounts::mounted;
 use crate::filesystem::{self, Kind, Superblock, Trouble};
 use crate::link::Disk;
+use crate::spawn::while_none_starts;
 
 /// How often a busy device is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -138,7 +139,11 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
             // device was written as a file.
             Ok(device) => {
                 device.sync_all()?;
-                return Ok(torn(disk.path())?.map_or(Use::Free, Use::Torn));
+                let torn = torn(disk.path())?;
+                // Who mounted it meanwhile is waited for as well.
+                if claim(disk.path()).is_ok() {
+                    return Ok(torn.map_or(Use::Free, Use::Torn));
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if Instant::now() >= deadline {
@@ -165,9 +170,23 @@ fn torn(device: &Path) -> io::Result<Option<&'static str>> {
     }
 }
 
-/// Opens a block device unless a mount or another exclusive opener has it (O_EXCL).
+/// Opens a block device unless a mount or another exclusive opener has it.
+///
+/// Whoever is answered that it is free may mount it at once, so nothing of ours keeps it from that: the claim that asks
+/// is gone, and no child that is just being started has inherited it. It is neither the first to open the device nor
+/// the last to close it, which is what can take time or hang.
 fn open_alone(device: &Path) -> io::Result<File> {
-    let flags = OFlags::EXCL | OFlags::NONBLOCK;
+    let opened = open(device, OFlags::NONBLOCK)?;
+    claim(device)?;
+    Ok(opened)
+}
+
+/// Is a device that is open free at this moment? `EBUSY` if it is not.
+fn claim(device: &Path) -> io::Result<()> {
+    while_none_starts(|| open(device, OFlags::NONBLOCK | OFlags::EXCL).map(drop))
+}
+
+fn open(device: &Path, flags: OFlags) -> io::Result<File> {
     File::options()
         .read(true)
         .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())

@@ -9,6 +9,8 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -47,6 +49,10 @@ struct Growth {
 }
 const _: () = assert!(size_of::<Growth>() == 16);
 
+/// So long somebody may look at a device that nobody has mounted, and this often that is tried again.
+const LOOK: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(20);
+
 const GEOMETRY: Opcode = opcode::read::<Geometry>(b'X', 100);
 const GROW: Opcode = opcode::write::<Growth>(b'X', 110);
 
@@ -69,11 +75,9 @@ pub fn grow_mounted(at: &Path, size: u64) -> Result<(), Error> {
 /// As of [`grow_mounted`], and [`Error::NoKernel`].
 pub fn grow_idle(device: &Path, size: u64) -> Result<(), Error> {
     let cannot = |act| move |error| kernel(act, device, error);
-    let fs = fsopen("xfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| match error {
-        Errno::NODEV => Error::NoKernel,
-        error => kernel("open a mount of", device, error),
-    })?;
     let mount = || {
+        // A context that could not be mounted is of no more use.
+        let fs = fsopen("xfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&fs, "source", device)?;
         // Every chain over one golden file has its identity.
         fsconfig_set_flag(&fs, "nouuid")?;
@@ -84,12 +88,19 @@ pub fn grow_idle(device: &Path, size: u64) -> Result<(), Error> {
             MountAttrFlags::MOUNT_ATTR_NOATIME,
         )
     };
-    let mounted = mount().map_err(cannot("mount"))?;
+    let deadline = Instant::now() + LOOK;
+    let mounted = loop {
+        match mount() {
+            Err(Errno::BUSY) if Instant::now() < deadline => thread::sleep(AGAIN),
+            Err(Errno::NODEV) => return Err(Error::NoKernel),
+            done => break done.map_err(cannot("mount"))?,
+        }
+    };
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(&mounted, ".", flags, Mode::empty()).map_err(cannot("open the root of"))?;
     let grown = grow(&root, device, size);
     // The last of them unmounts it, here and now.
-    drop((root, fs, mounted));
+    drop((root, mounted));
     grown
 }
 

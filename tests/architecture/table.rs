@@ -27,8 +27,10 @@ pub(super) const ROOMS: &[Room] = &[
     room("seat", &["lock"]),
     // How a unix socket is made and guarded: every daemon and every door needs the same care.
     room("socket", &[]),
+    // What a child may inherit: whoever starts programs and whoever asks for a device must agree on it.
+    room("spawn", &[]),
     // A program of the system, found and run: each kind of file system has programs of its own.
-    room("tool", &[]),
+    room("tool", &["spawn"]),
     room("units", &[]),
     room("ext4", &["tool", "units"]),
     room("format", &["units"]),
@@ -73,7 +75,10 @@ pub(super) const ROOMS: &[Room] = &[
             "device",
         ],
     ),
-    room("link", &["lock", "proto", "program", "seat", "units"]),
+    room(
+        "link",
+        &["lock", "proto", "program", "seat", "spawn", "units"],
+    ),
     // `io`: an image is made on an open file, and somebody has to open it.
     room(
         "snapshot",
@@ -81,6 +86,7 @@ pub(super) const ROOMS: &[Room] = &[
             "causes",
             "failpoint",
             "lock",
+            "spawn",
             "units",
             "filesystem",
             "store",
