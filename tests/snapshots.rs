@@ -133,12 +133,16 @@ struct Elsewhere(Child);
 
 impl Elsewhere {
     fn hold(mounts: &[Mount], point: &Path) -> Self {
-        let script = "mount --make-rprivate / && mount -t \"$3\" -o \"$4\" \"$1\" \"$2\" && \
-                      exec sleep 600";
+        // The namespace begins with a copy of every mount, and so would keep what other tests unmount.
+        let script = "mount --make-rprivate / && \
+                      cut -d ' ' -f 5 /proc/self/mountinfo | grep -F \"$5/\" | sort -r | \
+                      while read -r at; do umount -l \"$(printf \"$at\")\"; done; \
+                      mount -t \"$3\" -o \"$4\" \"$1\" \"$2\" && exec sleep 600";
         let child = Command::new("unshare")
             .args(["-m", "sh", "-c", script, "sh", &mounts[0].source])
             .arg(point)
             .args([&mounts[0].kind, &mounts[0].options.join(",")])
+            .arg(std::env::temp_dir())
             .spawn()
             .unwrap();
         let held = Self(child);
