@@ -73,12 +73,43 @@ fn a_sync_that_fails_alone_ends_that_disk_and_no_other() {
     drop((bad, good));
     // What it refused is remembered: it serves, and is no layer.
     let error = server.seal("bad").unwrap_err().to_string();
-    assert!(error.contains("disk bad refused 1 writes"), "{error}");
+    assert!(
+        error.contains("disk bad answered 2 writes or syncs with errors"),
+        "{error}"
+    );
     assert!(server.detach("bad").unwrap());
     attach(0);
     server.seal("bad").unwrap_err();
     assert!(server.detach("bad").unwrap());
     assert!(server.seal("good").unwrap().is_some());
+}
+
+/// Its user may never write again, as an XFS that has shut down: that the sync failed is remembered all the same.
+#[test]
+fn a_sync_that_fails_is_remembered_though_nothing_is_written_after_it() {
+    let host = Unsynced::new();
+    let server = Ploopd::start();
+    images::create(&host.behind("bad"), 16 * MIB, ClusterSize::DEFAULT);
+    let delta = Delta {
+        path: host.face("bad"),
+        format: Format::Ploop,
+        seal: None,
+    };
+    let attach = || server.attach("bad", std::slice::from_ref(&delta)).unwrap();
+    let bad = device::open(&attach().device);
+    device::write(&bad, MIB, &[1; 8192]);
+    host.fail(Some("bad"));
+    bad.sync_data().unwrap_err();
+    host.fail(None);
+    drop(bad);
+    server.detach("bad").unwrap_err();
+    attach();
+    let error = server.seal("bad").unwrap_err().to_string();
+    assert!(
+        error.contains("disk bad answered 1 writes or syncs with errors"),
+        "{error}"
+    );
+    assert!(server.detach("bad").unwrap());
 }
 
 /// Bytes of a file that nobody else has.

@@ -117,7 +117,7 @@ impl<F: File> Disk<F> {
             match answer {
                 Ok(()) => rounds.done.set(number),
                 Err(Unfinished::Full) => rounds.full.set(number),
-                Err(Unfinished::Broken(why)) => self.shared.fail(&why),
+                Err(Unfinished::Broken(why)) => self.give_up(&why),
             }
         }
     }

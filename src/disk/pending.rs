@@ -315,7 +315,7 @@ impl Drop for Pending {
 
 /// A mapping of the file's first bytes.
 fn map(file: &fs::File, bytes: usize) -> io::Result<NonNull<AtomicU32>> {
-    // SAFETY: a fresh mapping of a file that is that long; nobody truncates it while it lives.
+    // SAFETY: a fresh mapping of a file that is that long; nobody touches it after `remove` truncates it.
     let start = unsafe {
         mmap(
             std::ptr::null_mut(),

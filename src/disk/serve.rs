@@ -108,6 +108,15 @@ impl<F: File> Disk<F> {
         }
     }
 
+    /// A sync failed, and what it was to make durable may be gone: the disk answers errors from now on, and what is
+    /// on it is no layer, whoever serves it.
+    pub(super) fn give_up(&self, why: &str) {
+        self.shared.fail(why);
+        let lost = &self.shared.counters.lost_writes;
+        lost.add(1);
+        self.remember_lost(lost.get());
+    }
+
     /// A write was answered with an error: whoever serves the disk next must know too.
     fn remember_lost(&self, writes: u64) {
         let Some(writable) = &self.writable else {

@@ -51,7 +51,7 @@ counters! {
     no_space,
     /// Requests answered with an error.
     errors,
-    /// The ones that should have changed what the disk holds, answered by an earlier process since the boot too: the kernel
+    /// The ones that should have changed what the disk holds or made it durable, answered by an earlier process since the boot too: the kernel
     /// tries none again.
     lost_writes,
 }

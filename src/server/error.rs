@@ -57,8 +57,8 @@ pub enum Error {
     },
     /// What would be sealed is not what was written.
     #[error(
-        "disk {id} refused {writes} writes: whoever wrote may not have heard, so it is not sealed; detach \
-         it without"
+        "disk {id} answered {writes} writes or syncs with errors: whoever wrote may not have heard, so it is not \
+         sealed; detach it without"
     )]
     LostWrites {
         /// The disk.
