@@ -134,17 +134,8 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
     }
     let deadline = Instant::now() + wait;
     loop {
-        match open_alone(disk.path()) {
-            // Unmounting wrote the file system back, but only into the device's page cache if the
-            // device was written as a file.
-            Ok(device) => {
-                device.sync_all()?;
-                let torn = torn(disk.path())?;
-                // Who mounted it meanwhile is waited for as well.
-                if claim(disk.path()).is_ok() {
-                    return Ok(torn.map_or(Use::Free, Use::Torn));
-                }
-            }
+        match flush_alone(disk.path()) {
+            Ok(found) => return Ok(found),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if Instant::now() >= deadline {
                     let how = "open, or mounted in another mount namespace".to_owned();
@@ -155,6 +146,19 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Flushes a device that nobody has; `EBUSY` if somebody has it before or after.
+fn flush_alone(device: &Path) -> io::Result<Use> {
+    // Unmounting wrote the file system back, but only into the device's page cache if the device was written as a file.
+    open_alone(device)?.sync_all()?;
+    let mut found = torn(device)?;
+    claim(device)?;
+    if found.is_some() {
+        // What was read may have been a mount's that came and went.
+        found = torn(device)?;
+    }
+    Ok(found.map_or(Use::Free, Use::Torn))
 }
 
 /// Did its file system's last unmount not come to its end?
