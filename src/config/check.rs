@@ -41,8 +41,8 @@ pub(super) fn contradiction(config: &Config) -> Option<Contradiction> {
         .or_else(|| sockets(config))
 }
 
-/// Both ext4 and XFS end there. A larger `max_size` does no harm.
-const LARGEST: Size = Size(8 << 40);
+/// Both ext4 and XFS end there. A larger `max_size` lets nobody ask for more.
+pub(super) const LARGEST: Size = Size(8 << 40);
 
 /// What nobody asks for must be what everybody may ask for.
 fn sizes(config: &Config) -> Option<Contradiction> {

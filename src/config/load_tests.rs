@@ -103,6 +103,15 @@ fn what_is_printed_is_read_back_alike() {
     );
 }
 
+/// What no file system can have is refused before the disk is made larger.
+#[test]
+fn nobody_may_ask_for_more_than_a_file_system_can_have() {
+    let config =
+        parse("[snapshots]\nmax_size = '16Ti'\n[names.all]\n[names.few]\nmax_size = '1Ti'\n");
+    let names = config.unwrap().snapshot_options().names;
+    assert_eq!((names[0].largest, names[1].largest), (8 << 40, 1 << 40));
+}
+
 #[test]
 fn a_name_makes_its_file_systems_its_own_way() {
     let config = parse(

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::check::LARGEST;
 use super::words::Size;
 use super::{Config, Name, NameSection, Transport};
 use crate::device;
@@ -152,6 +153,7 @@ impl Config {
             let mut options = snapshot::NameOptions::new(name.as_str());
             let sizes = self.sizes_of(section).map(|Size(bytes)| bytes);
             [options.size, options.smallest, options.largest] = sizes;
+            options.largest = options.largest.min(LARGEST.0);
             options.cluster = self.snapshots.cluster;
             options.file_system = self.file_system_of(section);
             options
