@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use ploop_snapshotter::ext4;
 use ploop_snapshotter::filesystem::Choices;
-use ploop_snapshotter::snapshot::{ErrorKind, Labels, Mount};
+use ploop_snapshotter::snapshot::{ErrorKind, Labels, Mount, NameOptions};
 use ploop_snapshotter::units::Bytes;
 
 use super::checked::{check, whats};
@@ -164,6 +164,84 @@ async fn an_images_annotation_is_its_containers_size() {
 }
 
 /// `df -i`: from the first layer on a chain has the ratio that it was made with.
+/// What nobody who starts a container can change is no reason to refuse it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotation_outside_the_limits_gives_what_they_allow() {
+    let node = Node::new().await;
+    node.image().await;
+    for wish in ["20Gi", "64Mi"] {
+        node.prepare("top", "image").await;
+        let done = node.ploop.commit(wish, "top", label(OURS, wish)).await;
+        done.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    }
+    let limits = NameOptions {
+        smallest: 128 * MIB,
+        largest: 2 * GIB,
+        ..usual()
+    };
+    let node = node.restarted_as(limits).await;
+    for (image, size) in [("20Gi", 2 * GIB), ("64Mi", 128 * MIB)] {
+        let key = format!("on {image}");
+        let mounts = node.prepare(&key, image).await;
+        node.holds(&mounts, &key, size);
+    }
+    let asked = node.ploop.prepare("asked", "image", label(OURS, "20Gi"));
+    let error = asked.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}
+
+/// mkfs leaves out a last block group that is too small for anything: here, of 380 blocks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_size_that_is_no_multiple_of_a_block_group_is_one() {
+    let node = Node::new().await;
+    let mounts = node.sized("base", "", label(OURS, "20G")).await;
+    let mounted = Mounted::new(&mounts, &node.point("base"));
+    assert!(fits(df(&mounted.point).0, 20_000_000_000));
+    fs::write(mounted.path("content"), vec![7; 50 << 20]).unwrap();
+    drop(mounted);
+    node.commit("odd", "base").await;
+    // A golden file that is there is looked at again, and so are layers.
+    let node = node.restarted().await;
+    for key in ["a", "b"] {
+        let mounts = node.sized(key, "odd", label(OURS, "20G")).await;
+        node.holds(&mounts, key, 20_000_000_000);
+    }
+    let mounts = node.sized("other", "", label(OURS, "20G")).await;
+    whole(&mounts[0]);
+    let root = node.folder.path().join("root");
+    node.ploop.cleanup().await.unwrap();
+    assert_eq!(node.all.detach_idle().await.unwrap(), 0);
+    drop((node.all, node.ploop));
+    let (code, answer, said) = check(&root, &[]);
+    assert_eq!(code, 0, "{said} {:?}", whats(&answer));
+}
+
+/// Somebody died between the file system and the record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resize_that_was_cut_short_is_brought_to_its_end_by_another() {
+    let node = Node::new().await;
+    node.image().await;
+    let mounts = node.prepare("a", "image").await;
+    let resize = |size: &str| {
+        let mut tool = Command::new("resize2fs");
+        let done = tool.args(["-f", &mounts[0].source, size]).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    resize("128M");
+    let found = node.ploop.resize("a", 256 * MIB).await;
+    assert_eq!(found.unwrap(), 256 * MIB);
+    node.holds(&mounts, "a", 256 * MIB);
+
+    // It grew, and a layer is made of it: what stands on it is not cut off.
+    node.ploop.resize("a", GIB).await.unwrap();
+    resize("128M");
+    node.ploop.resize("a", 128 * MIB).await.unwrap();
+    resize("1G");
+    node.commit("A", "a").await;
+    let view = node.view("v", "A").await;
+    node.holds(&view, "v", GIB);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn inodes_scale_with_the_size_as_configured() {
     let mut name = usual();

@@ -147,19 +147,18 @@ async fn a_container_has_the_size_that_its_labels_ask_for() {
     node.commit("larger", "large").await;
     let above = node.sized("above", "larger", label(OURS, "20Gi")).await;
     holds(&node, &above, "above", 20 * GIB);
-    for labels in [label(OURS, "10Gi"), Labels::new()] {
-        let error = node
-            .ploop
-            .prepare("bad", "larger", labels)
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
-        assert!(
-            chain(&error).contains("XFS cannot shrink: it has 20.0 GiB"),
-            "{}",
-            chain(&error)
-        );
-    }
+    let asked = label(OURS, "10Gi");
+    let error = node.ploop.prepare("bad", "larger", asked).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(
+        chain(&error).contains("XFS cannot shrink: it has 20.0 GiB"),
+        "{}",
+        chain(&error)
+    );
+    // Who asks for nothing gets the image's, whatever the name has.
+    let default = node.prepare("default", "larger").await;
+    holds(&node, &default, "default", 20 * GIB);
     checked(node).await;
 }
 
@@ -174,6 +173,11 @@ async fn one_that_is_not_mounted_grows_and_does_not_shrink() {
         let mounts = node.ploop.mounts("a").await.unwrap();
         holds(&node, &mounts, "a", size);
     }
+    // The disk would be larger for nothing.
+    let before = node.servers.list().await.unwrap();
+    let error = node.ploop.resize("a", 2 << 40).await.unwrap_err();
+    assert!(chain(&error).contains("grows up to"), "{}", chain(&error));
+    assert_eq!(node.servers.list().await.unwrap(), before);
     let error = node.ploop.resize("a", GIB).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     assert!(

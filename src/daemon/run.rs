@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::RwLock;
+use tokio::time::timeout;
 
 use super::containers::{node, of_containers};
 use super::sizes::Everywhere;
@@ -151,6 +153,9 @@ struct House {
     servers: Arc<Servers>,
     snapshotters: Arc<Snapshotters>,
     nri: Option<Connected>,
+    /// What NRI has begun, see [`Everywhere`], and how long it is waited for.
+    acts: Arc<RwLock<()>>,
+    stop_limit: Duration,
     doors: Doors,
 }
 
@@ -219,8 +224,12 @@ impl House {
         }
         // Before the doors: the first container should find us at both.
         let containers = Arc::new(Containers::default());
+        let acts = Arc::default();
         let nri = config.nri_options().map(|options| {
-            let sizes = Everywhere(Arc::clone(&snapshotters));
+            let sizes = Everywhere {
+                snapshotters: Arc::clone(&snapshotters),
+                acts: Arc::clone(&acts),
+            };
             let containers = Arc::clone(&containers);
             let shown = Arc::clone(&containers);
             metrics.source(move || numbers::of_nri(Arc::clone(&shown)));
@@ -244,6 +253,8 @@ impl House {
             servers: Arc::clone(servers),
             snapshotters,
             nri,
+            acts,
+            stop_limit: config.service_options().stop_limit,
             doors,
         })
     }
@@ -252,6 +263,10 @@ impl House {
         // containerd goes on without us: no pod waits for an answer that will not come.
         drop(self.nri);
         self.doors.close().await;
+        // A size that is half given would be another than the one that we remember.
+        if timeout(self.stop_limit, self.acts.write()).await.is_err() {
+            tracing::warn!("stopping although a size that NRI asked for is not given yet");
+        }
         if matches!(closing, Closing::LeaveDisks) {
             return;
         }

@@ -37,7 +37,8 @@ impl Filesystem {
 
     /// Makes an empty one in a new sparse file: root 0755 and nothing in it, not even `lost+found`.
     ///
-    /// The file is durable when this returns; its name is not, that is the caller's.
+    /// The file is durable when this returns; its name is not, that is the caller's. A last block group too small for
+    /// anything is left out: the file system may be some MiB smaller than the file.
     ///
     /// # Errors
     /// If the host has no room, or a program fails.
@@ -76,7 +77,7 @@ impl Filesystem {
         }
         made.check(tools).await?;
         let superblock = Superblock::read(path)?;
-        if superblock.size() != layout.size() || !superblock.clean {
+        if !superblock.fills(layout.size()) || !superblock.clean {
             return Err(Error::NotExt4 {
                 path: path.to_owned(),
                 why: "mkfs made another size than the one asked for",
@@ -150,9 +151,10 @@ impl Filesystem {
         check_size(size)?;
         let target = self.path.to_string_lossy();
         let words = [&*target, &kibibytes(size)];
-        // The kernel does it, and it is whole at every moment. Without -f one that was unmounted meanwhile is not touched:
+        // The kernel does it, and it is whole at every moment; and goes on with it when the program is killed. Without -f one that was unmounted meanwhile is not touched:
         // that would be another act, see `resize`.
-        match tools.resize.run(&words).await?.success() {
+        let done = tools.resize.run_to_the_end(&words).await?;
+        match done.success() {
             Ok(_) => Ok(()),
             Err(tool::Error::Failed { output, .. })
                 if output.contains("Permission denied to resize") =>

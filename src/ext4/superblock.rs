@@ -94,6 +94,19 @@ impl Superblock {
         self.blocks.saturating_mul(self.block)
     }
 
+    /// Is it what a disk of so many bytes has? A last block group that is too small for anything is left out.
+    #[must_use]
+    pub fn fills(&self, size: u64) -> bool {
+        let whole = size - size.checked_rem(self.group()).unwrap_or_default();
+        self.size() == size || (self.size() == whole && whole > 0)
+    }
+
+    /// Bytes of a block group.
+    #[must_use]
+    pub fn group(&self) -> u64 {
+        u64::from(self.group_blocks).saturating_mul(self.block)
+    }
+
     /// Inodes that are used.
     #[must_use]
     pub fn used_inodes(&self) -> u32 {

@@ -14,6 +14,8 @@ pub struct Superblock {
     pub kind: Kind,
     /// Its bytes.
     pub size: u64,
+    /// Bytes of the parts of which it consists; a last one that is too small for anything is left out.
+    pub part: u64,
     /// Was no error seen in it? XFS keeps no note of that.
     pub clean: bool,
     /// Must the journal be replayed? That of an XFS its log alone tells, see [`torn`].
@@ -47,19 +49,42 @@ impl Superblock {
                 Self {
                     kind: Kind::Ext4,
                     size: found.size(),
+                    part: found.group(),
                     clean: found.clean,
                     needs_recovery: found.needs_recovery,
                     user_quota: found.user_quota,
                 }
             }
-            Kind::Xfs => Self {
-                kind: Kind::Xfs,
-                size: xfs::Superblock::read_at(file, start, path)?.size(),
-                clean: true,
-                needs_recovery: false,
-                user_quota: false,
-            },
+            Kind::Xfs => {
+                let found = xfs::Superblock::read_at(file, start, path)?;
+                Self {
+                    kind: Kind::Xfs,
+                    size: found.size(),
+                    part: found.group(),
+                    clean: true,
+                    needs_recovery: false,
+                    user_quota: false,
+                }
+            }
         })
+    }
+
+    /// Refuses a size to which it cannot grow.
+    ///
+    /// # Errors
+    /// See [`xfs::check_growth`]; an ext4 grows to every size that a disk can have.
+    pub fn may_grow(&self, size: u64) -> Result<(), Error> {
+        match self.kind {
+            Kind::Ext4 => Ok(()),
+            Kind::Xfs => Ok(xfs::check_growth(self.part, size)?),
+        }
+    }
+
+    /// Is it what a disk of so many bytes has?
+    #[must_use]
+    pub fn fills(&self, size: u64) -> bool {
+        let whole = size - size.checked_rem(self.part).unwrap_or_default();
+        self.size == size || (self.kind == Kind::Ext4 && self.size == whole && whole > 0)
     }
 }
 

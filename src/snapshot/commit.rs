@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
-use super::device::{Use, free_and_flush};
+use super::device::{Use, free_and_flush, superblock};
 use super::paths::disk_of;
 use super::shared::{Shared, blocking, seal_in};
 use super::words::{check_key, check_labels};
@@ -58,7 +58,7 @@ impl Snapshotter {
 }
 
 async fn finish(shared: &Shared, record: &Record, labels: Labels) -> Result<(), Error> {
-    let seal = seal(shared, record).await?;
+    let (seal, size) = seal(shared, record).await?;
     shared.steps.pass("sealed").await;
     let seal = without_journal(shared, record, seal).await?;
     protect(shared, record, SEALED).await?;
@@ -69,14 +69,15 @@ async fn finish(shared: &Shared, record: &Record, labels: Labels) -> Result<(), 
     };
     let (id, now) = (record.id, shared.now());
     shared
-        .store(move |store| store.committed(id, seal, usage, labels, now))
+        .store(move |store| store.committed(id, seal, size, usage, labels, now))
         .await?;
     shared.steps.pass("committed").await;
     Ok(())
 }
 
-/// Everything written is in the file, the file is sealed and durable, and nobody serves it.
-async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
+/// Everything written is in the file, the file is sealed and durable, and nobody serves it. Answers the size of what
+/// stands on it too.
+async fn seal(shared: &Shared, record: &Record) -> Result<(Seal, u64), Error> {
     let disk = disk_of(record);
     let deadline = Instant::now() + shared.options.busy_wait;
     loop {
@@ -112,11 +113,15 @@ async fn seal(shared: &Shared, record: &Record) -> Result<Seal, Error> {
             }
         }
         shared.steps.pass("flushed").await;
+        // A growth that was cut short has not told the record, and on a smaller disk the file system would be cut off.
+        let found = superblock(&device, shared.options.flush_limit).await?;
+        let found = found.map_or(0, |found| found.size.next_multiple_of(record.cluster));
+        let size = record.size.max(found);
         match shared.disks.detach(&disk, true).await {
             Ok(link::Detached {
                 seal: Some(seal), ..
             }) => {
-                return Ok(seal_in(&seal));
+                return Ok((seal_in(&seal), size));
             }
             // The server was restarted since we asked; a prober opened the device since we looked.
             Ok(_) if Instant::now() < deadline => {}

@@ -54,6 +54,19 @@ pub(super) async fn file_system(disk: &Disk, limit: Duration) -> Result<Kind, Er
     done.map_err(Error::file("read the beginning of", &disk.device))
 }
 
+/// What the superblock of its file system says; `None` if somebody keeps something else on the disk.
+///
+/// That of a mounted XFS may be older than what its log knows.
+pub(super) async fn superblock(disk: &Disk, limit: Duration) -> Result<Option<Superblock>, Error> {
+    let device = disk.path().to_owned();
+    let work = move || match Superblock::read(&device) {
+        Err(error) if error.trouble() == Trouble::Damaged => Ok(None),
+        read => read.map(Some).map_err(io::Error::other),
+    };
+    let done = within("reading a device", disk, limit, work).await?;
+    done.map_err(Error::file("read the superblock of", &disk.device))
+}
+
 /// Makes an XFS larger: where it is mounted, or where nobody has it.
 pub(super) async fn grow_xfs(
     disk: &Disk,
@@ -72,7 +85,9 @@ pub(super) async fn grow_xfs(
 ///
 /// Where the end is, the file system says. What a record says may be older: a resize that was cut short has
 /// not told it, and what it called free may be somebody's data since.
-pub(super) async fn forget_behind(disk: &Disk, size: u64, limit: Duration) -> Result<(), Error> {
+///
+/// No time limit: given up it would go on, and zero what the next resize has put there.
+pub(super) async fn forget_behind(disk: &Disk, size: u64) -> Result<(), Error> {
     let device = disk.path().to_owned();
     let work = move || {
         let end = Superblock::read(&device).map_err(io::Error::other)?.size;
@@ -83,8 +98,10 @@ pub(super) async fn forget_behind(disk: &Disk, size: u64, limit: Duration) -> Re
         let zero = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&file, zero, end, size - end)?)
     };
-    let done = within("zeroing the end of a device", disk, limit, work).await?;
-    done.map_err(Error::file("zero the end of", &disk.device))
+    let what = "zeroing the end of a device";
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Error::Interrupted { what })?
+        .map_err(Error::file("zero the end of", &disk.device))
 }
 
 /// Does the file system on a disk count what each user has?

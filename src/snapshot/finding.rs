@@ -316,7 +316,10 @@ impl Fault {
             Self::OtherSize { found, disk } if found < disk => {
                 "nothing: the rest of the disk is not used"
             }
-            Self::OtherSize { .. } => FROM_BACKUP,
+            Self::OtherSize { .. } => {
+                "of a container whose resize was cut short: `ploop resize` it once more. Of a layer: pull the image again, \
+                 or put the file back from a backup"
+            }
             Self::GoldenMissing { .. } | Self::GoldenChanged(_) => {
                 "put it back from a backup or from another node with the same size of disk; a new one would not be \
                  the same"

@@ -63,7 +63,7 @@ fn check(path: &Path, kind: Kind, options: &NameOptions) -> Result<(), Error> {
     if superblock.kind == kind
         && superblock.clean
         && !superblock.needs_recovery
-        && superblock.size == options.size
+        && superblock.fills(options.size)
         && length == options.size
     {
         return Ok(());

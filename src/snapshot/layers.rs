@@ -101,8 +101,6 @@ pub(super) fn delta(record: &Record, path: &Path) -> Result<Looked, Error> {
     })
 }
 
-/// Bytes of a block group of ext4.
-const GROUP: u64 = 128 << 20;
 /// Bytes of the smallest allocation group of XFS.
 const XFS_GROUP: u64 = 256 << 10;
 
@@ -183,10 +181,7 @@ fn superblock(record: &Record, file: &fs::File, start: u64, path: &Path) -> Vec<
         faults.push(Fault::MetErrors);
     }
     let agrees = match found.kind {
-        // A last block group that is too small for anything is left out.
-        FileSystem::Ext4 => {
-            found.size == record.size || found.size == record.size - record.size % GROUP
-        }
+        FileSystem::Ext4 => found.fills(record.size),
         // The same of its groups. Of one that runs, or was not unmounted, the log may know of a larger size than the
         // superblock.
         FileSystem::Xfs => {
@@ -220,7 +215,7 @@ pub(super) fn golden(path: &Path, size: Option<u64>) -> Option<Fault> {
         return changed(format!("it has {length} bytes, and had {size}"));
     }
     match Superblock::read_at(file.as_file(), 0, path) {
-        Ok(found) if found.size != length => changed(format!(
+        Ok(found) if !found.fills(length) => changed(format!(
             "it has {length} bytes, its file system {}",
             found.size
         )),

@@ -120,6 +120,11 @@ fn golden_tag(name: &str) -> Option<(FileSystem, &str)> {
     Some((kind.parse().ok()?, tag))
 }
 
+/// The kind of a golden file, and so of all that stands on it, as its name tells.
+pub(super) fn golden_kind(name: &str) -> Option<FileSystem> {
+    golden_tag(name).map(|(kind, _)| kind)
+}
+
 /// The bytes of a golden file, as its name tells; who stands on it may have another size since.
 pub(super) fn golden_size(name: &str) -> Option<u64> {
     golden_tag(name)?.1.split_once('-')?.0.parse().ok()

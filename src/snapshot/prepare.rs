@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::device::file_system;
 use super::mounts::decide;
+use super::paths::golden_kind;
 use super::root::sync_dir;
 use super::shared::{Shared, blocking};
 use super::words::{check_key, check_labels};
@@ -115,13 +116,9 @@ impl Snapshotter {
             // The reservation says what is wrong with it, by its own rules.
             _ => return Ok((own, None)),
         };
-        let asked = match asked {
-            None => shared.inherited(&found).await?,
-            asked => asked,
-        };
         let size = match asked {
             Some(asked) => sizes::bounded(key, asked, found.cluster, name)?,
-            None => name.size - name.size % found.cluster,
+            None => shared.unasked(key, &found, name).await?,
         };
         if size == found.size {
             return Ok((own, None));
@@ -131,13 +128,34 @@ impl Snapshotter {
 }
 
 impl Shared {
-    /// The size that a chain's labels ask for: the nearest that has one.
-    async fn inherited(&self, record: &Record) -> Result<Option<u64>, Error> {
-        let id = record.id;
+    /// The size of a snapshot for which nobody asked for one: what the nearest label of its chain says, else the name's.
+    ///
+    /// Nobody who makes a container can change an image's label or the size at which it was unpacked, so neither is
+    /// refused: a size outside the limits becomes the limit, and an XFS, which cannot shrink, stays as large as it is.
+    async fn unasked(&self, key: &str, parent: &Record, name: &NameOptions) -> Result<u64, Error> {
+        let id = parent.id;
         let chain = self.store(move |store| store.chain(id)).await?;
         let mut labels = chain.iter().rev().map(|below| (&below.key, &below.labels));
-        // A wrong label of an image is no reason to refuse its containers.
-        Ok(labels.find_map(|(key, labels)| sizes::asked(key, labels).ok().flatten()))
+        // A wrong label says nothing.
+        let inherited = labels.find_map(|(key, labels)| sizes::asked(key, labels).ok().flatten());
+        let size = inherited.map_or(name.size, |asked| {
+            let size = asked.clamp(name.smallest, name.largest);
+            if size != asked {
+                tracing::warn!(
+                    key,
+                    asked,
+                    size,
+                    "the image asks for a size outside the limits"
+                );
+            }
+            size
+        });
+        let size = size - size % parent.cluster;
+        let golden = chain.iter().find_map(|below| below.golden.as_deref());
+        if golden.and_then(golden_kind) == Some(FileSystem::Xfs) {
+            return Ok(size.max(parent.size));
+        }
+        Ok(size)
     }
 
     /// An empty file system of this size, made if it is the first.

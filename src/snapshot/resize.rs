@@ -12,7 +12,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::device::{Use, file_system, forget_behind, free_and_flush, grow_xfs, held};
+use super::device::{Use, file_system, forget_behind, free_and_flush, grow_xfs, held, superblock};
 use super::mounts::mounted;
 use super::paths::disk_of;
 use super::shared::{Shared, blocking};
@@ -49,11 +49,13 @@ impl Snapshotter {
             });
         }
         let size = bounded(&record.key, size, record.cluster, self.options())?;
-        if size == record.size {
-            return Ok(record.clone());
-        }
         let shared = self.shared();
         let disk = shared.serve(record).await?;
+        // A resize that was cut short may have told the file system and not us.
+        let found = superblock(&disk, shared.options.flush_limit).await?;
+        if size == record.size && found.is_none_or(|found| found.fills(size)) {
+            return Ok(record.clone());
+        }
         shared.steps.pass("resize attached").await;
         let key = record.key.clone();
         let holder = self.holder(&disk).await?;
@@ -76,6 +78,10 @@ impl Snapshotter {
             }
         }
         if disk.size < size {
+            // Before the disk is larger for nothing, and for good.
+            if let Some(found) = found {
+                found.may_grow(size).map_err(Error::resize(&key, size))?;
+            }
             let name = disk_of(record);
             let failed = Error::disk(&key, "grow", &name);
             shared.disks.grow(&name, size).await.map_err(failed)?;
@@ -168,7 +174,7 @@ impl Shared {
         let limit = self.options.flush_limit;
         let resized = match file_system(disk, limit).await? {
             FileSystem::Ext4 => {
-                forget_behind(disk, size, limit).await?;
+                forget_behind(disk, size).await?;
                 match at {
                     Some(_) => filesystem::grow_ext4(disk.path(), size, &self.tools).await,
                     None => filesystem::resize_ext4(disk.path(), size, &self.tools).await,

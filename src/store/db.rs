@@ -239,7 +239,8 @@ impl Store {
         })
     }
 
-    /// The sealed snapshot takes its name; its labels are replaced. Durable.
+    /// The sealed snapshot takes its name; its labels are replaced; its size is the one that it was found to have.
+    /// Durable.
     ///
     /// # Errors
     /// [`Error::WrongStage`] unless it was being committed.
@@ -247,6 +248,7 @@ impl Store {
         &self,
         id: Id,
         seal: Seal,
+        size: u64,
         usage: Usage,
         labels: Labels,
         now: SystemTime,
@@ -265,6 +267,7 @@ impl Store {
             record.created = now.into();
             record.updated = record.created;
             record.seal = Some(seal);
+            record.size = size;
             record.usage = Some(usage);
             tables.put(&record)?;
             Ok(record)

@@ -82,8 +82,9 @@ impl Fixture {
     }
 
     pub(super) fn commit(&self, name: &str, key: &str) -> Result<Record, Error> {
-        let id = self.store.committing("ploop", key, name)?.id;
-        self.store.committed(id, SEAL, USAGE, Labels::new(), at(1))
+        let Record { id, size, .. } = self.store.committing("ploop", key, name)?;
+        self.store
+            .committed(id, SEAL, size, USAGE, Labels::new(), at(1))
     }
 
     pub(super) fn find(&self, key: &str) -> Result<Record, Error> {

@@ -109,9 +109,10 @@ fn a_step_out_of_turn_is_refused() {
     assert!(wrong(fixture.store.forget(id("active-1"))));
     assert!(wrong(fixture.store.roll_back(id("committed-1")).map(drop)));
     let now = at(2);
-    let committed = fixture
-        .store
-        .committed(id("active-1"), SEAL, USAGE, Labels::new(), now);
+    let committed =
+        fixture
+            .store
+            .committed(id("active-1"), SEAL, 1 << 30, USAGE, Labels::new(), now);
     assert!(wrong(committed.map(drop)));
     assert!(matches!(
         fixture.store.ready(Id(999)),

@@ -55,7 +55,10 @@ pub(super) fn check_size(size: u64) -> Result<(), Error> {
 }
 
 /// Refuses what a file system with groups of so many bytes cannot grow to.
-pub(super) fn check_growth(group: u64, size: u64) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::BadSize`], [`Error::TooManyGroups`].
+pub fn check_growth(group: u64, size: u64) -> Result<(), Error> {
     check_size(size)?;
     let most = group.saturating_mul(MOST_GROUPS);
     if size > most {

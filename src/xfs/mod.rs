@@ -10,7 +10,7 @@ mod tools;
 
 pub use error::Error;
 pub use grow::{grow_idle, grow_mounted};
-pub use layout::Layout;
+pub use layout::{Layout, check_growth};
 pub use log::torn;
 pub use make::{check, make};
 pub use superblock::{Superblock, is_xfs};
