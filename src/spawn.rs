@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 /// child that keeps a claim for a moment is the lesser evil.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Shared by who starts a program; alone by who opens what no program may have.
+/// Alone by who starts a program; shared by those who open what no program may have.
 static GATE: RwLock<()> = RwLock::new(());
 
 /// Starts a program, [`PATIENCE`] later at most.
 pub fn starting<T>(start: impl FnOnce() -> T) -> T {
     let deadline = Instant::now() + PATIENCE;
-    let _shared = loop {
-        match GATE.try_read() {
-            Ok(shared) => break Some(shared),
-            Err(TryLockError::Poisoned(shared)) => break Some(shared.into_inner()),
+    let _alone = loop {
+        match GATE.try_write() {
+            Ok(alone) => break Some(alone),
+            Err(TryLockError::Poisoned(alone)) => break Some(alone.into_inner()),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(1));
             }
@@ -32,9 +32,9 @@ pub fn starting<T>(start: impl FnOnce() -> T) -> T {
 }
 
 /// Opens something and closes it again, without a child that could keep it open. What takes time or may hang has no
-/// place here: no program starts meanwhile.
+/// place here: programs start only after [`PATIENCE`] meanwhile.
 pub fn while_none_starts<T>(moment: impl FnOnce() -> T) -> T {
-    let _alone = GATE.write().unwrap_or_else(PoisonError::into_inner);
+    let _shared = GATE.read().unwrap_or_else(PoisonError::into_inner);
     moment()
 }
 
@@ -62,6 +62,8 @@ mod tests {
         let waited = starting(|| start.elapsed());
         assert!(waited >= PATIENCE, "{waited:?}");
         assert!(waited < PATIENCE + Duration::from_secs(5), "{waited:?}");
+        // Nor does another moment.
+        assert_eq!(while_none_starts(|| 1), 1);
         drop(end);
         moment.join().unwrap();
         // Others of this process may ask for a device just now.

@@ -163,7 +163,6 @@ async fn an_images_annotation_is_its_containers_size() {
     node.end().await;
 }
 
-/// `df -i`: from the first layer on a chain has the ratio that it was made with.
 /// What nobody who starts a container can change is no reason to refuse it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_annotation_outside_the_limits_gives_what_they_allow() {
@@ -184,6 +183,22 @@ async fn an_annotation_outside_the_limits_gives_what_they_allow() {
         let key = format!("on {image}");
         let mounts = node.prepare(&key, image).await;
         node.holds(&mounts, &key, size);
+    }
+    // As containerd's unpacker asks for the layers of an image.
+    for (wish, parent, size) in [
+        ("20Gi", "image", 2 * GIB),
+        ("1Mi", "image", 128 * MIB),
+        ("20Gi", "", 2 * GIB),
+        ("1Mi", "", 128 * MIB),
+        ("much", "image", 256 * MIB),
+    ] {
+        let key = format!("{wish} over {parent}");
+        let mut labels = label(OURS, wish);
+        labels.insert("containerd.io/snapshot.ref".to_owned(), key.clone());
+        let mounts = node.sized(&key, parent, labels).await;
+        let mounted = Mounted::new(&mounts, &node.point(&key));
+        let (found, ..) = df(&mounted.point);
+        assert!(fits(found, size), "{key}: {found}");
     }
     let asked = node.ploop.prepare("asked", "image", label(OURS, "20Gi"));
     let error = asked.await.unwrap_err();
@@ -238,10 +253,13 @@ async fn a_resize_that_was_cut_short_is_brought_to_its_end_by_another() {
     node.ploop.resize("a", 128 * MIB).await.unwrap();
     resize("1G");
     node.commit("A", "a").await;
-    let view = node.view("v", "A").await;
-    node.holds(&view, "v", GIB);
+    let mounts = node.sized("b", "A", label(OURS, "128Mi")).await;
+    node.holds(&mounts, "b", 128 * MIB);
+    let mounts = node.sized("c", "A", label(OURS, "1Gi")).await;
+    node.holds(&mounts, "c", GIB);
 }
 
+/// `df -i`: from the first layer on a chain has the ratio that it was made with.
 #[tokio::test(flavor = "multi_thread")]
 async fn inodes_scale_with_the_size_as_configured() {
     let mut name = usual();

@@ -262,9 +262,10 @@ impl House {
     async fn close(self, closing: Closing) {
         // containerd goes on without us: no pod waits for an answer that will not come.
         drop(self.nri);
-        self.doors.close().await;
         // A size that is half given would be another than the one that we remember.
-        if timeout(self.stop_limit, self.acts.write()).await.is_err() {
+        let sized = timeout(self.stop_limit, self.acts.write());
+        let (_, sized) = tokio::join!(self.doors.close(), sized);
+        if sized.is_err() {
             tracing::warn!("stopping although a size that NRI asked for is not given yet");
         }
         if matches!(closing, Closing::LeaveDisks) {

@@ -72,6 +72,9 @@ pub(super) fn check_size(size: u64) -> Result<(), Error> {
 }
 
 impl Layout {
+    /// The smallest disk that can have one.
+    pub const SMALLEST: u64 = SMALLEST;
+
     /// The layout for a disk of `size` bytes.
     ///
     /// # Errors

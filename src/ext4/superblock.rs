@@ -94,17 +94,16 @@ impl Superblock {
         self.blocks.saturating_mul(self.block)
     }
 
-    /// Is it what a disk of so many bytes has? A last block group that is too small for anything is left out.
+    /// Is it what a disk of so many bytes has? A last block group is left out that has hardly more blocks than its own
+    /// tables take: bitmaps, inodes, and copies of the superblock and the descriptors, with room for more of them.
     #[must_use]
     pub fn fills(&self, size: u64) -> bool {
-        let whole = size - size.checked_rem(self.group()).unwrap_or_default();
-        self.size() == size || (self.size() == whole && whole > 0)
-    }
-
-    /// Bytes of a block group.
-    #[must_use]
-    pub fn group(&self) -> u64 {
-        u64::from(self.group_blocks).saturating_mul(self.block)
+        const INODE: u64 = 256;
+        const COPIES: u64 = 1200;
+        let group = u64::from(self.group_blocks).saturating_mul(self.block);
+        let rest = size.checked_rem(group).unwrap_or_default();
+        let tables = u64::from(self.group_inodes) * INODE + COPIES * self.block;
+        self.size() == size || (self.size() == size - rest && rest < tables)
     }
 
     /// Inodes that are used.

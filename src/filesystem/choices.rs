@@ -20,6 +20,15 @@ impl Default for Choices {
 }
 
 impl Choices {
+    /// Bytes of the smallest disk that can have one.
+    #[must_use]
+    pub fn smallest(&self) -> u64 {
+        match self {
+            Self::Ext4(_) => ext4::Layout::SMALLEST,
+            Self::Xfs => xfs::Layout::SMALLEST,
+        }
+    }
+
     /// Is it to count what each user has?
     #[must_use]
     pub fn user_quota(&self) -> bool {

@@ -14,14 +14,20 @@ pub struct Superblock {
     pub kind: Kind,
     /// Its bytes.
     pub size: u64,
-    /// Bytes of the parts of which it consists; a last one that is too small for anything is left out.
-    pub part: u64,
     /// Was no error seen in it? XFS keeps no note of that.
     pub clean: bool,
     /// Must the journal be replayed? That of an XFS its log alone tells, see [`torn`].
     pub needs_recovery: bool,
     /// Is it counted what each user and each group has?
     pub user_quota: bool,
+    own: Own,
+}
+
+/// What each kind's own says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    Ext4(ext4::Superblock),
+    Xfs(xfs::Superblock),
 }
 
 impl Superblock {
@@ -49,10 +55,10 @@ impl Superblock {
                 Self {
                     kind: Kind::Ext4,
                     size: found.size(),
-                    part: found.group(),
                     clean: found.clean,
                     needs_recovery: found.needs_recovery,
                     user_quota: found.user_quota,
+                    own: Own::Ext4(found),
                 }
             }
             Kind::Xfs => {
@@ -60,10 +66,10 @@ impl Superblock {
                 Self {
                     kind: Kind::Xfs,
                     size: found.size(),
-                    part: found.group(),
                     clean: true,
                     needs_recovery: false,
                     user_quota: false,
+                    own: Own::Xfs(found),
                 }
             }
         })
@@ -74,17 +80,19 @@ impl Superblock {
     /// # Errors
     /// See [`xfs::check_growth`]; an ext4 grows to every size that a disk can have.
     pub fn may_grow(&self, size: u64) -> Result<(), Error> {
-        match self.kind {
-            Kind::Ext4 => Ok(()),
-            Kind::Xfs => Ok(xfs::check_growth(self.part, size)?),
+        match self.own {
+            Own::Ext4(_) => Ok(()),
+            Own::Xfs(own) => Ok(xfs::check_growth(own.group(), size)?),
         }
     }
 
     /// Is it what a disk of so many bytes has?
     #[must_use]
     pub fn fills(&self, size: u64) -> bool {
-        let whole = size - size.checked_rem(self.part).unwrap_or_default();
-        self.size == size || (self.kind == Kind::Ext4 && self.size == whole && whole > 0)
+        match self.own {
+            Own::Ext4(own) => own.fills(size),
+            Own::Xfs(own) => own.fills(size),
+        }
     }
 }
 

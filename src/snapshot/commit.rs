@@ -115,8 +115,8 @@ async fn seal(shared: &Shared, record: &Record) -> Result<(Seal, u64), Error> {
         shared.steps.pass("flushed").await;
         // A growth that was cut short has not told the record, and on a smaller disk the file system would be cut off.
         let found = superblock(&device, shared.options.flush_limit).await?;
-        let found = found.map_or(0, |found| found.size.next_multiple_of(record.cluster));
-        let size = record.size.max(found);
+        let found = found.map_or(0, |found| found.size.min(device.size));
+        let size = record.size.max(found.next_multiple_of(record.cluster));
         match shared.disks.detach(&disk, true).await {
             Ok(link::Detached {
                 seal: Some(seal), ..

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate};
 
 use super::Error;
 use super::mounts::mounted;
@@ -59,9 +59,14 @@ pub(super) async fn file_system(disk: &Disk, limit: Duration) -> Result<Kind, Er
 /// That of a mounted XFS may be older than what its log knows.
 pub(super) async fn superblock(disk: &Disk, limit: Duration) -> Result<Option<Superblock>, Error> {
     let device = disk.path().to_owned();
-    let work = move || match Superblock::read(&device) {
-        Err(error) if error.trouble() == Trouble::Damaged => Ok(None),
-        read => read.map(Some).map_err(io::Error::other),
+    let work = move || {
+        let file = open(&device, OFlags::empty())?;
+        // A mounted XFS writes past the page cache, in which the last one who looked may have left what was.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        match Superblock::read_at(&file, 0, &device) {
+            Err(error) if error.trouble() == Trouble::Damaged => Ok(None),
+            read => read.map(Some).map_err(io::Error::other),
+        }
     };
     let done = within("reading a device", disk, limit, work).await?;
     done.map_err(Error::file("read the superblock of", &disk.device))
@@ -168,9 +173,12 @@ fn free_and_flush_now(disk: &Disk, wait: Duration) -> io::Result<Use> {
 /// Flushes a device that nobody has; `EBUSY` if somebody has it before or after.
 fn flush_alone(device: &Path) -> io::Result<Use> {
     // Unmounting wrote the file system back, but only into the device's page cache if the device was written as a file.
-    open_alone(device)?.sync_all()?;
+    let opened = open_alone(device)?;
+    opened.sync_all()?;
     let mut found = torn(device)?;
+    // Still open: the claim is neither the first to open it nor the last to close it.
     claim(device)?;
+    drop(opened);
     if found.is_some() {
         // What was read may have been a mount's that came and went.
         found = torn(device)?;

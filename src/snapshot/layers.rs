@@ -101,9 +101,6 @@ pub(super) fn delta(record: &Record, path: &Path) -> Result<Looked, Error> {
     })
 }
 
-/// Bytes of the smallest allocation group of XFS.
-const XFS_GROUP: u64 = 256 << 10;
-
 fn is_sealed(record: &Record) -> bool {
     matches!(record.kind, Kind::Committed | Kind::Fitted)
 }
@@ -185,8 +182,7 @@ fn superblock(record: &Record, file: &fs::File, start: u64, path: &Path) -> Vec<
         // The same of its groups. Of one that runs, or was not unmounted, the log may know of a larger size than the
         // superblock.
         FileSystem::Xfs => {
-            found.size <= record.size
-                && (!is_sealed(record) || record.size - found.size < XFS_GROUP)
+            found.size <= record.size && (!is_sealed(record) || found.fills(record.size))
         }
     };
     if !agrees {

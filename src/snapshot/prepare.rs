@@ -102,11 +102,21 @@ impl Snapshotter {
         labels: &Labels,
     ) -> Result<(Origin, Option<Id>), Error> {
         let (shared, name) = (self.shared(), self.options());
-        let asked = sizes::asked(key, labels)?;
+        let of_image = sizes::of_image(labels);
+        let asked = match sizes::asked(key, labels) {
+            // A wrong label of an image says nothing.
+            Err(_) if of_image => None,
+            asked => asked?,
+        };
         let own = self.origin().clone();
         if parent.is_empty() {
             let Some(asked) = asked else {
                 return Ok((own, None));
+            };
+            let asked = if of_image {
+                sizes::wished(key, asked, name)
+            } else {
+                asked
             };
             let size = sizes::bounded(key, asked, own.cluster, name)?;
             return Ok((shared.golden_of(name, size).await?, None));
@@ -117,8 +127,8 @@ impl Snapshotter {
             _ => return Ok((own, None)),
         };
         let size = match asked {
-            Some(asked) => sizes::bounded(key, asked, found.cluster, name)?,
-            None => shared.unasked(key, &found, name).await?,
+            Some(asked) if !of_image => sizes::bounded(key, asked, found.cluster, name)?,
+            wish => shared.unasked(key, wish, &found, name).await?,
         };
         if size == found.size {
             return Ok((own, None));
@@ -128,28 +138,26 @@ impl Snapshotter {
 }
 
 impl Shared {
-    /// The size of a snapshot for which nobody asked for one: what the nearest label of its chain says, else the name's.
+    /// The size of a snapshot for which nobody asked for one: what an image wishes that is being unpacked into it, else
+    /// the nearest label of its chain, else the name's.
     ///
     /// Nobody who makes a container can change an image's label or the size at which it was unpacked, so neither is
     /// refused: a size outside the limits becomes the limit, and an XFS, which cannot shrink, stays as large as it is.
-    async fn unasked(&self, key: &str, parent: &Record, name: &NameOptions) -> Result<u64, Error> {
+    async fn unasked(
+        &self,
+        key: &str,
+        wish: Option<u64>,
+        parent: &Record,
+        name: &NameOptions,
+    ) -> Result<u64, Error> {
         let id = parent.id;
         let chain = self.store(move |store| store.chain(id)).await?;
         let mut labels = chain.iter().rev().map(|below| (&below.key, &below.labels));
         // A wrong label says nothing.
-        let inherited = labels.find_map(|(key, labels)| sizes::asked(key, labels).ok().flatten());
-        let size = inherited.map_or(name.size, |asked| {
-            let size = asked.clamp(name.smallest, name.largest);
-            if size != asked {
-                tracing::warn!(
-                    key,
-                    asked,
-                    size,
-                    "the image asks for a size outside the limits"
-                );
-            }
-            size
-        });
+        let inherited =
+            || labels.find_map(|(key, labels)| sizes::asked(key, labels).ok().flatten());
+        let wish = wish.or_else(inherited);
+        let size = wish.map_or(name.size, |asked| sizes::wished(key, asked, name));
         let size = size - size % parent.cluster;
         let golden = chain.iter().find_map(|below| below.golden.as_deref());
         if golden.and_then(golden_kind) == Some(FileSystem::Xfs) {

@@ -59,16 +59,19 @@ impl Snapshotter {
         shared.steps.pass("resize attached").await;
         let key = record.key.clone();
         let holder = self.holder(&disk).await?;
+        let now = found.map_or(record.size, |found| found.size.max(record.size));
         match &holder {
             Holder::Nobody => shared.settled(&key, &disk).await?,
-            _ if size < record.size => {
+            _ if size < now => {
                 return Err(Error::Shrinks {
                     key,
-                    size: record.size,
+                    size: now,
                     asked: size,
                 });
             }
             Holder::Here(_) => {}
+            // An XFS that grew tells it to its log first.
+            Holder::Elsewhere if size == record.size => return Ok(record.clone()),
             Holder::Elsewhere => {
                 return Err(Error::NotResized {
                     key,

@@ -18,6 +18,29 @@ const OURS: &str = "containerd.io/snapshot/ploop.size";
 /// containerd's label.
 const THEIRS: &str = "containerd.io/snapshot/max-size";
 
+/// What containerd's unpacker gives a snapshot that a layer is unpacked into, beside the layer's annotations.
+const UNPACKED: &str = "containerd.io/snapshot.ref";
+
+/// Is it an image that asks? Nobody who pulls it can change what it asks for.
+pub(super) fn of_image(labels: &Labels) -> bool {
+    labels.contains_key(UNPACKED)
+}
+
+/// What an image gets that asks for so many bytes: outside the limits of the name, the nearer of them.
+pub(super) fn wished(key: &str, asked: u64, name: &NameOptions) -> u64 {
+    let smallest = name.smallest.max(name.file_system.smallest());
+    let size = asked.max(smallest).min(name.largest);
+    if size != asked {
+        tracing::warn!(
+            key,
+            asked,
+            size,
+            "the image asks for a size outside the limits"
+        );
+    }
+    size
+}
+
 /// The bytes that labels ask for; `None` if they say nothing.
 pub(super) fn asked(key: &str, labels: &Labels) -> Result<Option<u64>, Error> {
     if let Some(text) = labels.get(OURS) {

@@ -78,6 +78,12 @@ impl Superblock {
         self.blocks.saturating_mul(BLOCK)
     }
 
+    /// Is it what a disk of so many bytes has? A last allocation group of less than 64 blocks is left out.
+    #[must_use]
+    pub fn fills(&self, size: u64) -> bool {
+        self.size() <= size && size - self.size() < 64 * BLOCK
+    }
+
     /// Bytes of an allocation group.
     #[must_use]
     pub fn group(&self) -> u64 {
