@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Alone by who starts a program; shared by those who open what no program may have.
 static GATE: RwLock<()> = RwLock::new(());
 
-/// Starts a program, [`PATIENCE`] later at most.
+/// Starts a program, 200 ms later at most.
 pub fn starting<T>(start: impl FnOnce() -> T) -> T {
     let deadline = Instant::now() + PATIENCE;
     let _alone = loop {
@@ -32,7 +32,7 @@ pub fn starting<T>(start: impl FnOnce() -> T) -> T {
 }
 
 /// Opens something and closes it again, without a child that could keep it open. What takes time or may hang has no
-/// place here: programs start only after [`PATIENCE`] meanwhile.
+/// place here: programs start only after 200 ms meanwhile.
 pub fn while_none_starts<T>(moment: impl FnOnce() -> T) -> T {
     let _shared = GATE.read().unwrap_or_else(PoisonError::into_inner);
     moment()
