@@ -7,6 +7,9 @@
 //! 3. either label of the nearest snapshot below that has one: an image's annotation is a label of its layers
 //! 4. the size of the snapshotter's name
 //!
+//! What an image asks for (3, or the labels of a request that unpacks it) is a wish: outside the limits of the name it
+//! becomes the nearer of them, for nobody who pulls it can change it.
+//!
 //! A size is rounded down to whole clusters: it is a limit. containerd's own label is ignored, with a warning,
 //! if it is no number; ours is refused, because whoever wrote it meant something.
 
