@@ -61,9 +61,9 @@ impl<F: File> Disk<F> {
         let grown = match grown {
             Ok(grown) => grown,
             Err(error) => {
+                writable.top.borrow_mut().moved(&error.moved);
                 if error.amid {
-                    self.shared
-                        .fail(&format!("growing it was cut short: {}", error.source));
+                    self.give_up(&format!("growing it was cut short: {}", error.source));
                 }
                 return Err(Error::Image {
                     id: id(),
@@ -78,5 +78,52 @@ impl<F: File> Disk<F> {
         writable.header.set(grown.header);
         self.shared.grow(grown.header.size());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::disk::request::Errno;
+    use crate::disk::watched::{Watched, disk, flush, read, write};
+    use crate::io::now;
+
+    const K: u64 = 64 << 10;
+    /// So large that the index needs the place of the first cluster that was placed.
+    const LARGER: u64 = 2 << 30;
+
+    /// What a disk with one cluster of its own and three written ones answers.
+    fn bytes(disk: &crate::disk::serve::Disk<std::sync::Arc<Watched>>) -> [u8; 3] {
+        [8, 9, 0].map(|cluster| read(disk, cluster * K))
+    }
+
+    #[test]
+    fn clusters_that_were_moved_are_found_whatever_became_of_the_rest() {
+        let (disk, file) = disk();
+        write(&disk, 8 * K, 65536).unwrap();
+        write(&disk, 9 * K, 65536).unwrap();
+        *file.fail_zeroes.lock().unwrap() = Some(Errno::NOSPC);
+        now(disk.grow(LARGER)).unwrap_err();
+        assert_eq!(disk.shared.failed(), None, "the old disk is whole");
+        assert_eq!(bytes(&disk), [1, 1, 9]);
+        *file.fail_zeroes.lock().unwrap() = None;
+        write(&disk, 9 * K, 512).unwrap();
+        flush(&disk).unwrap();
+        now(disk.grow(LARGER)).unwrap();
+        assert_eq!(disk.shared.size(), LARGER);
+        assert_eq!(bytes(&disk), [1, 1, 9]);
+    }
+
+    /// Their old places are zeros by then; reads go on.
+    #[test]
+    fn a_sync_that_fails_when_they_were_moved_ends_the_disk_and_no_read_is_wrong() {
+        let (disk, file) = disk();
+        write(&disk, 8 * K, 65536).unwrap();
+        write(&disk, 9 * K, 65536).unwrap();
+        *file.then_fail_syncs.lock().unwrap() = Some(Errno::IO);
+        now(disk.grow(LARGER)).unwrap_err();
+        assert!(disk.shared.failed().unwrap().contains("cut short"));
+        assert!(disk.shared.counters.lost_writes.get() > 0, "no layer");
+        assert_eq!(bytes(&disk), [1, 1, 9]);
+        assert_eq!(write(&disk, 8 * K, 512), Err(Errno::IO));
     }
 }

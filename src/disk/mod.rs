@@ -40,6 +40,8 @@ mod serve;
 mod shard;
 mod shared;
 mod stats;
+#[cfg(test)]
+mod watched;
 
 pub use error::Error;
 pub use front::{Front, Local, Spawner};

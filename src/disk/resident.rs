@@ -87,9 +87,9 @@ impl Resident {
             .catch_unwind()
             .await
             .unwrap_or_else(|_| {
+                // Whatever it was to write is not there: that makes no layer either.
                 self.disk
-                    .shared
-                    .fail("a request made the disk panic; this is a bug");
+                    .give_up("a request made the disk panic; this is a bug");
                 Err(Errno::IO)
             })
     }
@@ -126,8 +126,7 @@ impl Resident {
         let grown = AssertUnwindSafe(self.disk.grow(size)).catch_unwind().await;
         grown.unwrap_or_else(|_| {
             self.disk
-                .shared
-                .fail("growing the disk made it panic; this is a bug");
+                .give_up("growing the disk made it panic; this is a bug");
             refused("it panicked; this is a bug")
         })
     }

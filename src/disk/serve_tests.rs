@@ -2,169 +2,21 @@
 //! asked of them, and fail on demand.
 
 use std::future::Future;
-use std::io;
 use std::pin::pin;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-use super::{Disk, Shared};
-use crate::chain::{Base, Top};
-use crate::disk::flush::Rounds;
-use crate::disk::gate::Gate;
+use super::Disk;
+use crate::chain::Base;
 use crate::disk::pending::{Identity, Pending};
 use crate::disk::place::Writable;
 use crate::disk::request::{Errno, Op};
-use crate::image::{Image, ploop};
-use crate::io::{File, Memory, Piece, Pool, Uring, now};
+use crate::disk::watched::{Asked, disk, flush, read, write};
+use crate::io::{File, Piece, Uring, now};
 use crate::units::{ByteRange, Cluster, ClusterSize, Place};
 
 const SIZE: ClusterSize = ClusterSize::DEFAULT;
 const K: u64 = 64 << 10;
-
-/// What was asked of the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Write(u64, u64),
-    Sync,
-    Zero(u64, u64),
-}
-
-/// A file in memory that writes down what is asked of it, can fail, and can make its callers wait.
-#[derive(Default)]
-struct Watched {
-    memory: Memory,
-    log: Mutex<Vec<Asked>>,
-    fail_writes: Mutex<Option<Errno>>,
-    fail_syncs: Mutex<Option<Errno>>,
-    /// Syncs wait while this is true.
-    slow: Mutex<bool>,
-}
-
-impl Watched {
-    fn log(&self, asked: Asked) {
-        self.log.lock().unwrap().push(asked);
-    }
-
-    fn taken(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.log.lock().unwrap())
-    }
-}
-
-fn fails(errno: &Mutex<Option<Errno>>) -> io::Result<()> {
-    errno
-        .lock()
-        .unwrap()
-        .map_or(Ok(()), |errno| Err(errno.into()))
-}
-
-impl File for Arc<Watched> {
-    async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
-        self.memory.read_at(at, into).await
-    }
-
-    async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
-        self.log(Asked::Write(at, from.len() as u64));
-        fails(&self.fail_writes)?;
-        self.memory.write_at(at, from).await
-    }
-
-    async fn sync(&self) -> io::Result<()> {
-        self.log(Asked::Sync);
-        let slow = || *self.slow.lock().unwrap();
-        std::future::poll_fn(|_| {
-            if slow() {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
-        fails(&self.fail_syncs)
-    }
-
-    async fn zero(&self, range: ByteRange) -> io::Result<()> {
-        self.log(Asked::Zero(range.start, range.len));
-        self.memory.zero(range).await
-    }
-
-    async fn set_len(&self, len: u64) -> io::Result<()> {
-        self.memory.set_len(len).await
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.memory.len()
-    }
-
-    fn next_data(&self, from: u64) -> io::Result<Option<ByteRange>> {
-        self.memory.next_data(from)
-    }
-}
-
-/// A disk of sixteen clusters, the first four of which a parent has; one index page, at place 0.
-fn disk() -> (Disk<Arc<Watched>>, Arc<Watched>) {
-    let parent = Arc::new(Watched::default());
-    now(parent
-        .memory
-        .write_at(0, Piece::from_bytes(&vec![9; 4 * 65536])))
-    .unwrap();
-    now(parent.memory.set_len(16 * K)).unwrap();
-    let image = now(Image::open_sealed(
-        &parent,
-        Some(crate::image::Format::Raw),
-        None,
-        SIZE,
-    ))
-    .unwrap();
-    let base = Base::empty(SIZE)
-        .with(&image, Arc::new(parent), "base".as_ref())
-        .unwrap();
-
-    let file = Arc::new(Watched::default());
-    now(ploop::create(&file, 16 * K, SIZE)).unwrap();
-    let opened = now(ploop::open_top(&file)).unwrap();
-    file.taken();
-    let writable = Writable {
-        file: Arc::clone(&file),
-        header: opened.header.into(),
-        top: Top::new(&opened.entries, opened.end).into(),
-        pending: None.into(),
-        length: K.into(),
-        growing: false.into(),
-        dirty: false.into(),
-        unkept: 0.into(),
-        changed: Gate::default(),
-        rounds: Rounds::default(),
-    };
-    let disk = Disk {
-        base: Arc::new(base),
-        writable: Some(writable),
-        shared: Arc::new(Shared::new("test".into(), 16 * K, SIZE, 2, false)),
-        pool: Rc::new(Pool::new(65536)),
-        patience: Duration::ZERO,
-    };
-    (disk, file)
-}
-
-fn write(disk: &Disk<Arc<Watched>>, at: u64, len: usize) -> Result<(), Errno> {
-    let piece = Piece::from_bytes(&vec![1; len]);
-    now(disk.serve(
-        Op::Write { fua: false },
-        ByteRange::new(at, len as u64),
-        &piece,
-    ))
-}
-
-fn flush(disk: &Disk<Arc<Watched>>) -> Result<(), Errno> {
-    now(disk.serve(Op::Flush, ByteRange::new(0, 0), &Piece::empty()))
-}
-
-fn read(disk: &Disk<Arc<Watched>>, at: u64) -> u8 {
-    let piece = Piece::zeroed(512);
-    now(disk.serve(Op::Read, ByteRange::new(at, 512), &piece)).unwrap();
-    piece.to_vec()[0]
-}
 
 const INDEX: Asked = Asked::Write(0, 4096);
 

@@ -34,6 +34,15 @@ pub struct NotGrown {
     pub source: Error,
     /// May the file say something else than its owner believes? Then nothing may be written to it any more.
     pub amid: bool,
+    /// Clusters that have other places now all the same: their old ones may be zeroed already.
+    pub moved: Vec<(Cluster, Place)>,
+}
+
+/// How far it has come.
+#[derive(Default)]
+struct Progress {
+    amid: bool,
+    moved: Vec<(Cluster, Place)>,
 }
 
 /// Makes the disk of an open image larger. Nobody may write to it meanwhile, and everything that was
@@ -51,9 +60,17 @@ pub async fn grow<F: File>(
     end: &mut Place,
     size: u64,
 ) -> Result<Grown, NotGrown> {
-    let mut amid = false;
-    let answer = step_by_step(file, header, end, size, &mut amid).await;
-    answer.map_err(|source| NotGrown { source, amid })
+    let mut progress = Progress::default();
+    let answer = step_by_step(file, header, end, size, &mut progress).await;
+    let Progress { amid, moved } = progress;
+    match answer {
+        Ok(header) => Ok(Grown { header, moved }),
+        Err(source) => Err(NotGrown {
+            source,
+            amid,
+            moved,
+        }),
+    }
 }
 
 async fn step_by_step<F: File>(
@@ -61,8 +78,8 @@ async fn step_by_step<F: File>(
     header: &Header,
     end: &mut Place,
     size: u64,
-    amid: &mut bool,
-) -> Result<Grown, Error> {
+    progress: &mut Progress,
+) -> Result<Header, Error> {
     let grown = header.grown(size).map_err(Error::Size)?;
     if grown.size() < header.size() {
         return Err(Error::Smaller {
@@ -97,20 +114,23 @@ async fn step_by_step<F: File>(
     }
     let moved = copy(file, header, &mut entries, in_the_way, first).await?;
     if !moved.is_empty() {
+        // A sync that fails is final, here as in a flush.
+        progress.amid = true;
         if !sabotaged(Bug::MovedNotSynced) {
             file.sync()
                 .await
                 .map_err(Error::io("make moved clusters durable"))?;
         }
-        *amid = true;
         rewrite(file, header, &entries, &moved).await?;
         if !sabotaged(Bug::LeftNotSynced) {
             file.sync()
                 .await
                 .map_err(Error::io("make the index durable"))?;
         }
+        // The old disk, with gaps: whatever meets the rest, it can go on, but never with the old places.
+        progress.moved = moved;
+        progress.amid = false;
     }
-    *amid = true;
     if sabotaged(Bug::GrownEarly) {
         write_header(file, &grown).await?;
     }
@@ -118,18 +138,17 @@ async fn step_by_step<F: File>(
         file.zero(ByteRange::new(header.index_len(), taken))
             .await
             .map_err(Error::io("make room for the index"))?;
+        progress.amid = true;
         file.sync()
             .await
             .map_err(Error::io("make the index's room durable"))?;
     }
+    progress.amid = true;
     write_header(file, &grown).await?;
     file.sync()
         .await
         .map_err(Error::io("make the new size durable"))?;
-    Ok(Grown {
-        header: grown,
-        moved,
-    })
+    Ok(grown)
 }
 
 /// Copies the clusters that are in the way to places from `first` on.
