@@ -67,6 +67,18 @@ fn a_killed_server_is_replaced_and_what_it_answered_is_there() {
             .contains("the server before ended while it served disks")
     );
 
+    // Half of it is not in the image yet: whoever mends that now would lose it.
+    let image = fs::read(&delta.path).unwrap();
+    let mend = std::process::Command::new(env!("CARGO_BIN_EXE_ploop"))
+        .args(["check", "--repair", "--config"])
+        .args([&server.config(), &delta.path])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&mend.stderr);
+    assert_eq!(mend.status.code(), Some(1), "{words}");
+    assert!(words.contains("attach the disk again"), "{words}");
+    assert!(fs::read(&delta.path).unwrap() == image);
+
     let disk = server.attach("b", &[delta]).unwrap();
     let bytes = fs::read(&disk.device).unwrap();
     let at = |start: u64| usize::try_from(start).unwrap();

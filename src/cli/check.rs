@@ -9,10 +9,13 @@ use super::files;
 use super::output::{self, Style};
 use super::run::Chain;
 use super::verdict::Verdict;
+use crate::config::Config;
+use crate::disk::answered_for;
 use crate::format::ploop::InUse;
 use crate::image::check::{self, Level};
 use crate::image::{Defect, Error, Format};
 use crate::io::{Direct, now};
+use crate::seat::{Name, Seat};
 
 /// What was found in one file.
 struct Found {
@@ -22,16 +25,8 @@ struct Found {
     level: Option<Level>,
 }
 
-/// Checks an image or a chain; mends an image.
-pub(super) fn check(chain: &Chain, repair: bool, style: Style) -> Result<Verdict> {
-    if repair {
-        let [path] = chain.files.as_slice() else {
-            bail!(
-                "one file is repaired at a time: check the chain first, then repair each by itself"
-            );
-        };
-        return mend(path, style);
-    }
+/// Checks an image or a chain.
+pub(super) fn check(chain: &Chain, style: Style) -> Result<Verdict> {
     let mut found = Vec::new();
     for (path, format) in files::formats(chain) {
         let file = files::read(path)?;
@@ -52,9 +47,27 @@ pub(super) fn check(chain: &Chain, repair: bool, style: Style) -> Result<Verdict
     Ok(verdict(&found))
 }
 
-fn mend(path: &Path, style: Style) -> Result<Verdict> {
+/// Mends an image, unless a disk server that died left something for it in the run directory.
+pub(super) fn mend(chain: &Chain, config: &Config, style: Style) -> Result<Verdict> {
+    let [path] = chain.files.as_slice() else {
+        bail!("one file is repaired at a time: check the chain first, then repair each by itself");
+    };
     let file = files::write(path)?;
     let before = look(path, Format::Ploop, &file)?;
+    if let Some(cluster) = before.level.and_then(|level| level.cluster) {
+        let folder = Seat::new(&config.run_dir, Name::PLAIN).pending();
+        let left = answered_for(&folder, file.as_file(), cluster)
+            .with_context(|| format!("cannot look into {}", folder.display()))?;
+        if left > 0 {
+            bail!(
+                "{} is left as it is: {left} of its clusters were answered for by a ploopd that died, and are named only in \
+                 {}; attach the disk again (start the container, or ploopd), which takes them over, and mending would lose \
+                 them",
+                path.display(),
+                folder.display()
+            );
+        }
+    }
     match now(check::repair(&file)) {
         Ok(_) => {}
         // Not the tool's failure: the answer is what the check found.

@@ -100,6 +100,9 @@ struct Check {
     /// in the root's folder `kept`.
     #[arg(long)]
     repair: bool,
+    /// The configuration: in its run_dir lies what a disk server that died had answered for.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
     /// Answer as JSON.
     #[arg(long)]
     json: bool,
@@ -198,7 +201,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Info(info) => info::info(&info.files, Style::of(info.json)),
         Verb::Check(check) => match check.chain.files.as_slice() {
             [root] if root.is_dir() => check_root::check(root, check.repair, Style::of(check.json)),
-            _ => check::check(&check.chain, check.repair, Style::of(check.json)),
+            _ if check.repair => load(&check.config)
+                .and_then(|config| check::mend(&check.chain, &config, Style::of(check.json))),
+            _ => check::check(&check.chain, Style::of(check.json)),
         },
         Verb::Export(export) => export::export(&export.chain, &export.out),
         Verb::Preflight(asked) => load(&asked.config)

@@ -47,5 +47,6 @@ pub use error::Error;
 pub use front::{Front, Local, Spawner};
 pub use handle::{DiskHandle, Options, Shards, Spec};
 pub use latency::{BOUNDS, Latencies, Latency};
+pub use pending::answered_for;
 pub use request::{Done, Errno, Op, Request, admit, errno_of, is_full};
 pub use stats::Stats;

@@ -334,6 +334,30 @@ const fn page_of(cluster: Cluster) -> usize {
     HEADER / 4096 + cluster.0 as usize / PAGE
 }
 
+/// How many clusters of an image, with clusters of this size, only the pending files in `folder` name: what was answered for
+/// since the last boot by a disk server that is dead now. The caller has the image locked.
+///
+/// # Errors
+/// What the host says; a folder that is not there names none.
+pub fn answered_for(folder: &Path, image: &fs::File, cluster: ClusterSize) -> io::Result<usize> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let identity = Identity::new(image, boot_id()?, 0, cluster)?;
+    let mut count = 0;
+    for entry in entries {
+        let entry = entry?;
+        let room = entry.metadata()?.len().saturating_sub(HEADER as u64) / 4;
+        let identity = Identity {
+            clusters: u32::try_from(room).unwrap_or(u32::MAX),
+            ..identity.clone()
+        };
+        count += read_left(&entry.path(), &identity)?.0.len();
+    }
+    Ok(count)
+}
+
 /// The entries of a file that an earlier process left for this very image since the last boot, and how many writes it
 /// lost.
 fn read_left(path: &Path, identity: &Identity) -> io::Result<(Vec<(Cluster, Place)>, u64)> {

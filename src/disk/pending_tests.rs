@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Identity, Kept, Pending};
+use super::{Identity, Kept, Pending, answered_for, boot_id};
 use crate::units::{Cluster, ClusterSize, Place};
 
 fn identity(folder: &std::path::Path, name: &str, boot: u8) -> Identity {
@@ -50,6 +50,35 @@ fn entries_outlive_the_process_but_not_the_boot_and_serve_no_other_image() {
         let (mut pending, _) = Pending::open(&path, &image).unwrap();
         assert_eq!(pending.keep(Cluster(1), Place(1)), Kept::Yes);
     }
+}
+
+/// The tool asks before it cuts off what no index names.
+#[test]
+fn what_is_only_pending_is_found_without_knowing_its_file() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let pendings = folder.path().join("pending");
+    let (image, other) = (folder.path().join("image"), folder.path().join("other"));
+    let count = |image: &std::path::Path, cluster| {
+        let file = fs::File::open(image).unwrap();
+        answered_for(&pendings, &file, cluster).unwrap()
+    };
+    let size = ClusterSize::DEFAULT;
+    for path in [&image, &other] {
+        fs::write(path, "").unwrap();
+    }
+    assert_eq!(count(&image, size), 0, "no folder");
+    fs::create_dir(&pendings).unwrap();
+    fs::write(pendings.join("short"), "x").unwrap();
+    assert_eq!(count(&image, size), 0);
+    let file = fs::File::open(&image).unwrap();
+    let identity = Identity::new(&file, boot_id().unwrap(), 5000, size).unwrap();
+    let (mut pending, _) = Pending::open(&pendings.join("a"), &identity).unwrap();
+    for (cluster, place) in [(0, 5), (4999, 7)] {
+        assert_eq!(pending.keep(Cluster(cluster), Place(place)), Kept::Yes);
+    }
+    drop(pending);
+    assert_eq!((count(&image, size), count(&other, size)), (2, 0));
+    assert_eq!(count(&image, ClusterSize::new(131_072).unwrap()), 0);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Says everything that is wrong with an image or a chain, and mends what can be mended.
 //!
-//! Mending never loses anything: it clears the in-use mark of an image whose index is sound, and cuts
-//! off what no entry names at the end of the file. Whatever else is wrong, the bytes are left alone.
-//! The caller sees to it that nobody else has the file open.
+//! Mending clears the in-use mark of an image whose index is sound, and cuts off what no entry names at the end of
+//! the file. Whatever else is wrong, the bytes are left alone. The caller sees to it that nobody else has the file
+//! open, and that no disk server which died has entries for it elsewhere: then nothing is lost.
 
 use super::Defect;
 use super::Error;

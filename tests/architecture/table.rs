@@ -121,7 +121,8 @@ pub(super) const ROOMS: &[Room] = &[
     ),
     // `config`: which root and run directory the tool means. `seat`, `ublk`: what this kernel offers is for a
     // person to see, and devices without a server are for a person to release. `snapshot`: what lies in a root, and
-    // what may be mended there, is that room's to know; the tool only says it.
+    // what may be mended there, is that room's to know; the tool only says it. `disk`: what a server that died left for
+    // an image is known where it is written.
     room(
         "cli",
         &[
@@ -137,6 +138,7 @@ pub(super) const ROOMS: &[Room] = &[
             "image",
             "ublk",
             "chain",
+            "disk",
             "link",
             "snapshot",
             "config",
