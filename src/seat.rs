@@ -131,6 +131,12 @@ impl Seat {
         }
     }
 
+    /// Holds a path for each disk that leads to its device.
+    #[must_use]
+    pub fn aliases(&self) -> PathBuf {
+        self.folder().join("dev")
+    }
+
     /// Where the server listens.
     #[must_use]
     pub fn socket(&self) -> PathBuf {

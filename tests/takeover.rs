@@ -3,6 +3,9 @@
 //!
 //! It needs ublk, so it runs in the virtual machines of `make vm-test`.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +14,7 @@ use ploop_snapshotter::link::Disk;
 use rustix::process::Signal;
 
 use crate::support::device::{open, read, write};
-use crate::support::ploopd::{Ploopd, send};
+use crate::support::ploopd::{Ploopd, alive, send, wait_until};
 
 const MIB: u64 = 1 << 20;
 /// Threads that write and read back.
@@ -132,4 +135,80 @@ fn a_server_that_is_told_to_end_hands_over() {
         eprintln!("planned: {devices} devices: the longest wait {longest} ms");
         assert!(longest < bound, "{devices} devices waited {longest} ms");
     }
+}
+
+/// A server that may not use ublk, or cannot, could only lose what the one before left to it.
+#[test]
+#[ignore = "needs a kernel with ublk: make vm-test"]
+fn devices_are_left_to_who_can_take_them_over() {
+    let server = Ploopd::start();
+    assert!(server.is_ublk(), "this test is about ublk");
+    let disk = server.attach("a", &[server.delta("a", MIB)]).unwrap();
+    let file = open(&disk.device);
+    write(&file, 0, &[1; 4096]);
+    let config = fs::read_to_string(server.config()).unwrap();
+    let other = config.replace("[disk_server]", "[disk_server]\ntransport = \"fuse\"");
+    fs::write(server.config(), other).unwrap();
+    server.signal(Signal::KILL);
+    wait_until("the next one says why it does not start", || {
+        server.log().contains("the server before left /dev/ublkb")
+    });
+    let log = server.log();
+    assert!(log.contains("ploop release-devices"), "{log}");
+    assert!(server.seat().registry().exists(), "its account is kept");
+    fs::write(server.config(), config).unwrap();
+    // Waits for whoever comes.
+    assert_eq!(read(&file, 0, 4096), [1; 4096]);
+    drop(file);
+    assert!(server.detach("a").unwrap());
+}
+
+/// A run directory that is gone took the word with it whose its devices were: only a person knows.
+#[test]
+#[ignore = "needs a kernel with ublk: make vm-test"]
+fn what_nobody_comes_back_for_is_released_by_name() {
+    let server = Ploopd::start();
+    let disk = server.attach("a", &[server.delta("a", MIB)]).unwrap();
+    let device = format!("/dev/ublkb{}", server.numbers()[0]);
+    let release = |more: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_ploop"))
+            .args(["release-devices", "--config"])
+            .arg(server.config().with_extension("sound"))
+            .args(more)
+            .output()
+            .unwrap();
+        let words = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        (done.status.code(), words)
+    };
+    let config = fs::read(server.config()).unwrap();
+    fs::write(server.config().with_extension("sound"), &config).unwrap();
+    // No ploopd can come back with this.
+    fs::write(server.config(), [&config[..], b"\n[nonsense]\n"].concat()).unwrap();
+    let pid = server.pid();
+    let gone = server.run_folder().with_extension("gone");
+    fs::rename(server.run_folder(), &gone).unwrap();
+    fs::create_dir(server.run_folder()).unwrap();
+    let (code, words) = release(&["--device", &device]);
+    assert_eq!(code, Some(1), "it is served: {words}");
+    assert!(words.contains("a ploopd serves it"), "{words}");
+
+    send(pid, Signal::KILL);
+    wait_until("it dies", || !alive(pid));
+    let (code, words) = release(&[]);
+    assert_eq!(code, Some(0), "{words}");
+    assert!(
+        words.contains("left alone; if that is gone for good"),
+        "{words}"
+    );
+    assert!(Path::new(&device).exists());
+    let (_, words) = release(&["--device", "/dev/ublkb999999"]);
+    assert!(words.contains("no device of a ploopd"), "{words}");
+    // The kernel may not have noticed yet that its server is dead.
+    wait_until("it is released", || {
+        release(&["--device", &device]).0 == Some(0)
+    });
+    wait_until("it is gone", || !Path::new(&device).exists());
+    drop(disk);
+    fs::remove_dir_all(server.run_folder()).unwrap();
+    fs::rename(gone, server.run_folder()).unwrap();
 }

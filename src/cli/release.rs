@@ -9,6 +9,7 @@
 //! has it and none can come meanwhile.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -17,7 +18,7 @@ use super::verdict::Verdict;
 use crate::config::Config;
 use crate::lock::{self, Answer, Failed};
 use crate::seat::Seat;
-use crate::ublk::{self, Control, Info, Owner};
+use crate::ublk::{self, Control, Info, Owner, State};
 
 /// What became of one seat's devices.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,8 +28,9 @@ struct Done {
     refused: usize,
 }
 
-/// Fails the held requests of every dead server of the run directory, and takes its devices away.
-pub(super) fn release(config: &Config, dry: bool) -> Result<Verdict> {
+/// Fails the held requests of every dead server of the run directory, and takes its devices away; and those of `foreign`
+/// devices, whose run directory is gone.
+pub(super) fn release(config: &Config, foreign: &[PathBuf], dry: bool) -> Result<Verdict> {
     let run = &config.run_dir;
     let seats = Seat::all(run).with_context(|| format!("cannot read {}", run.display()))?;
     let devices = devices()?;
@@ -37,17 +39,37 @@ pub(super) fn release(config: &Config, dry: bool) -> Result<Verdict> {
     for seat in &seats {
         // The server makes its mark from the same path.
         let folder = fs::canonicalize(seat.folder()).unwrap_or_else(|_| seat.folder());
-        let tag = Owner::of(&folder).tag();
-        known.push(tag);
-        let of_seat: Vec<&Info> = devices.iter().filter(|info| info.tag == tag).collect();
+        let owner =
+            Owner::of(&folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+        known.push(owner);
+        let its = |info: &&Info| owner.made(info.tag);
+        let of_seat: Vec<&Info> = devices.iter().filter(its).collect();
         release_seat(seat, &of_seat, dry, &mut done)?;
     }
-    for info in devices.iter().filter(|info| Owner::is_ploopd(info.tag)) {
-        if !known.contains(&info.tag) {
+    let theirs: Vec<&Info> = devices
+        .iter()
+        .filter(|info| Owner::is_ploopd(info.tag))
+        .filter(|info| !known.iter().any(|owner| owner.made(info.tag)))
+        .collect();
+    for info in &theirs {
+        if foreign.iter().any(|path| *path == node(info)) {
+            release_foreign(info, dry, &mut done)?;
+        } else {
             output::line(&format!(
-                "{}: of a ploopd with another run directory, left alone",
-                node(info)
+                "{}: of a ploopd with another run directory, left alone; if that is gone for good: `ploop \
+                 release-devices --device {}`",
+                node(info).display(),
+                node(info).display()
             ));
+        }
+    }
+    for path in foreign {
+        if !theirs.iter().any(|info| *path == node(info)) {
+            output::line(&format!(
+                "{}: no device of a ploopd with another run directory, left alone",
+                path.display()
+            ));
+            done.failed += 1;
         }
     }
     let Done {
@@ -107,29 +129,11 @@ fn release_seat(seat: &Seat, devices: &[&Info], dry: bool, done: &mut Done) -> R
     let control = Control::open()?;
     let before = done.failed;
     for info in devices {
-        let device = node(info);
-        if dry {
-            output::line(&format!(
-                "server {name}: {device} ({:?}) would be released",
-                info.state
-            ));
-            done.released += 1;
-            continue;
+        if !dry {
+            // Its number may be a stranger's the next moment.
+            forget(seat, &node(info))?;
         }
-        let stopped = control.stop(info.id);
-        // A delete that waits would wait for whoever still has the dead device mounted.
-        match stopped.and_then(|()| control.delete_later(info.id)) {
-            Ok(()) => {
-                output::line(&format!(
-                    "server {name}: {device} released: what waited for it fails, unmount what is mounted"
-                ));
-                done.released += 1;
-            }
-            Err(error) => {
-                output::line(&format!("server {name}: {device} not released: {error}"));
-                done.failed += 1;
-            }
-        }
+        release_one(&control, &format!("server {name}: "), info, dry, done);
     }
     if !dry && done.failed == before {
         // The next server of this seat would look for devices that are gone.
@@ -144,6 +148,65 @@ fn release_seat(seat: &Seat, devices: &[&Info], dry: bool, done: &mut Done) -> R
     Ok(())
 }
 
-fn node(info: &Info) -> String {
-    format!("/dev/ublkb{}", info.id)
+/// One whose server nobody here can know: that it is not served is all that the kernel says.
+fn release_foreign(info: &Info, dry: bool, done: &mut Done) -> Result<()> {
+    if info.state == State::Live {
+        output::line(&format!(
+            "{}: a ploopd serves it, left alone: detach the disk there",
+            node(info).display()
+        ));
+        done.refused += 1;
+        return Ok(());
+    }
+    release_one(&Control::open()?, "", info, dry, done);
+    Ok(())
+}
+
+/// Stops a device and takes it away. `whose` begins the line that says so.
+fn release_one(control: &Control, whose: &str, info: &Info, dry: bool, done: &mut Done) {
+    let device = node(info);
+    let device = device.display();
+    if dry {
+        output::line(&format!(
+            "{whose}{device} ({:?}) would be released",
+            info.state
+        ));
+        done.released += 1;
+        return;
+    }
+    let stopped = control.stop(info.id);
+    // A delete that waits would wait for whoever still has the dead device mounted.
+    match stopped.and_then(|()| control.delete_later(info.id)) {
+        Ok(()) => {
+            output::line(&format!(
+                "{whose}{device} released: what waited for it fails, unmount what is mounted"
+            ));
+            done.released += 1;
+        }
+        Err(error) => {
+            output::line(&format!("{whose}{device} not released: {error}"));
+            done.failed += 1;
+        }
+    }
+}
+
+/// Takes away the paths of a seat's disks that lead to this device.
+fn forget(seat: &Seat, device: &Path) -> Result<()> {
+    let folder = seat.aliases();
+    let cannot = || format!("cannot clear {}", folder.display());
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(cannot)?,
+    };
+    for entry in entries {
+        let path = entry.with_context(cannot)?.path();
+        if fs::read_link(&path).is_ok_and(|leads_to| leads_to == device) {
+            fs::remove_file(&path).with_context(cannot)?;
+        }
+    }
+    Ok(())
+}
+
+fn node(info: &Info) -> PathBuf {
+    PathBuf::from(format!("/dev/ublkb{}", info.id))
 }

@@ -165,6 +165,9 @@ struct Release {
     /// The configuration: the disk servers of its run_dir are meant.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
+    /// Also this device of a ploopd whose run directory is gone; one that is served is left alone.
+    #[arg(long, value_name = "/dev/ublkbN")]
+    device: Vec<PathBuf>,
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -217,9 +220,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Verb::Resize(asked) => load(&asked.config)
             .and_then(|config| node::resize(&config, &asked.container, asked.size)),
-        Verb::ReleaseDevices(asked) => {
-            load(&asked.config).and_then(|config| release::release(&config, asked.dry_run))
-        }
+        Verb::ReleaseDevices(asked) => load(&asked.config)
+            .and_then(|config| release::release(&config, &asked.device, asked.dry_run)),
     };
     let verdict = verdict.unwrap_or_else(|error| {
         output::error(&error);

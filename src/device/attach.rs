@@ -14,6 +14,7 @@ use super::shape::{Device, Shape};
 use super::ublk::Ublk;
 use super::wish::Wish;
 use crate::disk::DiskHandle;
+use crate::ublk;
 
 /// A logical block where the disk's size allows it: ext4 never asks for less, and O_DIRECT below
 /// needs no more.
@@ -69,6 +70,19 @@ enum Way {
     Looped(Looped),
 }
 
+/// Of the devices numbered `known` those that are there. Without ublk they could neither be taken over nor be given back:
+/// whoever uses one waits for its server, and the same disk would get a second device beside it. What to do then is for
+/// a person to decide.
+fn waiting(known: &[u32]) -> Option<String> {
+    let there = ublk::list();
+    let left: Vec<_> = known
+        .iter()
+        .filter(|number| there.contains(number))
+        .map(|number| format!("/dev/ublkb{number}"))
+        .collect();
+    (!left.is_empty()).then(|| left.join(", "))
+}
+
 impl Devices {
     /// Decides on the way, and cleans up what an earlier process left. The ublk devices numbered
     /// `known` stay: somebody will take them over, or release them.
@@ -77,17 +91,28 @@ impl Devices {
     /// leftovers.
     ///
     /// # Errors
-    /// If what is asked for is not there, or the FUSE folder cannot be made or mounted.
+    /// If what is asked for is not there, the FUSE folder cannot be made or mounted, or a device that is `known` waits
+    /// and there is no ublk to take it over with.
     pub fn open(options: &Options, known: &[u32]) -> Result<(Self, Leftovers), Error> {
         let run = fs::canonicalize(&options.run).map_err(kernel("find", &options.run))?;
         let folder = run.join("fuse");
         let mut found = leftovers::clean(&folder)?;
         let ublk = match options.wish {
-            Wish::Fuse => None,
+            Wish::Fuse => {
+                if let Some(devices) = waiting(known) {
+                    let source = None;
+                    return Err(Error::LeftBehind { devices, source });
+                }
+                None
+            }
             Wish::Ublk => Some(Ublk::open(&run, options.zero_copy)?),
             Wish::Auto => match Ublk::open(&run, options.zero_copy) {
                 Ok(ublk) => Some(ublk),
                 Err(reason) => {
+                    if let Some(devices) = waiting(known) {
+                        let source = Some(reason);
+                        return Err(Error::LeftBehind { devices, source });
+                    }
                     tracing::warn!(
                         %reason,
                         "no ublk here: disks go through FUSE and loop devices, slower, and they end with this \
@@ -148,13 +173,20 @@ impl Devices {
     }
 
     /// Takes over the device with this number from a server that has ended; requests that waited go
-    /// on. `disk` is the one that was behind it.
+    /// on. `disk` is the one that was behind it. Where the device has to be given up, `forget` hears of it before its
+    /// number is free.
     ///
     /// # Errors
     /// [`Error::Gone`] if there is no such device any more.
-    pub fn adopt(&self, name: &str, disk: &DiskHandle, number: u32) -> Result<Device, Error> {
+    pub fn adopt(
+        &self,
+        name: &str,
+        disk: &DiskHandle,
+        number: u32,
+        forget: impl FnOnce(),
+    ) -> Result<Device, Error> {
         match &self.0 {
-            Way::Ublk(ublk) => ublk.adopt(name, disk, number),
+            Way::Ublk(ublk) => ublk.adopt(name, disk, number, forget),
             Way::Looped(_) => Err(Error::Gone {
                 device: PathBuf::from(format!("/dev/ublkb{number}")),
             }),

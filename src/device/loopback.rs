@@ -182,7 +182,8 @@ impl Loop {
         };
         match open() {
             Err(Errno::NOENT) => {
-                node::make(&self.path, FileType::BlockDevice, self.node)?;
+                node::make(&self.path, FileType::BlockDevice, self.node)
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
                 open()
             }
             answer => answer,

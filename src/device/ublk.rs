@@ -82,10 +82,15 @@ impl Ublk {
         let features = control.features()?;
         features.suffice()?;
         say(ublk::raise_limit());
+        let owner = Owner::of(run).map_err(|source| ublk::Error::Node {
+            act: "look at",
+            path: run.to_owned(),
+            source,
+        })?;
         Ok(Self {
             control,
             features,
-            owner: Owner::of(run),
+            owner,
             zero_copy,
             bound: Mutex::default(),
         })
@@ -227,6 +232,7 @@ impl Ublk {
         name: &str,
         disk: &DiskHandle,
         number: u32,
+        forget: impl FnOnce(),
     ) -> Result<Device, Error> {
         let path = block_path(number);
         let (granted, depth) = self.claim(number)?;
@@ -235,7 +241,10 @@ impl Ublk {
             .begin(number, granted, depth, disk)
             .and_then(|ended| self.go_on(number).map(|device| (device, ended)));
         // Tags that are fetched hold the disk until the device ends.
-        let (device, ended) = taken.inspect_err(|_| self.give_up(number))?;
+        let (device, ended) = taken.inspect_err(|_| {
+            forget();
+            self.give_up(number);
+        })?;
         let bound = Bound {
             number,
             device: device.clone(),
@@ -262,7 +271,7 @@ impl Ublk {
         let mut primed = false;
         loop {
             let info = self.control.info(number)?.ok_or_else(gone)?;
-            if info.tag != self.owner.tag() || info.state == State::Dead {
+            if !self.owner.made(info.tag) || info.state == State::Dead {
                 return Err(gone());
             }
             match self.control.begin_recovery(number) {
@@ -285,7 +294,7 @@ impl Ublk {
     /// Fails whoever waits for a device that nobody can serve any more, and takes it away.
     pub(super) fn release(&self, number: u32) {
         if let Ok(Some(info)) = self.control.info(number)
-            && info.tag == self.owner.tag()
+            && self.owner.made(info.tag)
         {
             self.give_up(number);
         }
@@ -342,7 +351,7 @@ impl Ublk {
     fn waits(&self, number: u32) -> Result<bool, Error> {
         let info = self.control.info(number)?;
         Ok(info.is_some_and(|info| {
-            info.tag == self.owner.tag() && matches!(info.state, State::Quiesced | State::Failing)
+            self.owner.made(info.tag) && matches!(info.state, State::Quiesced | State::Failing)
         }))
     }
 
@@ -439,14 +448,13 @@ fn announced(number: u32) -> Result<u64, Error> {
     Ok(sectors.saturating_mul(512))
 }
 
-/// A started device's node and numbers; makes the node where no devtmpfs does.
+/// A started device's node and numbers; makes the node where no devtmpfs does. The kernel gives a minor out again, to
+/// another number's device: there an old node would lead to a stranger's disk.
 fn device(number: u32) -> Result<Device, Error> {
     let path = block_path(number);
     let file = sysfs(number).join("dev");
     let numbers = Number::read(&file).map_err(kernel("read", &file))?;
-    if !path.exists() {
-        node::make(&path, FileType::BlockDevice, numbers).map_err(kernel("make", &path))?;
-    }
+    node::make(&path, FileType::BlockDevice, numbers).map_err(kernel("make", &path))?;
     Ok(Device {
         path,
         major: numbers.major,

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
+use super::aliases::Aliases;
 use super::error::Error;
 use super::registry::{Account, Served, read_account};
 use super::serve::{Server, blocking};
@@ -109,17 +110,32 @@ async fn give_up_shared(server: &Server, disks: &mut Vec<(Wanted, u32)>) {
     for (_, number) in &*disks {
         *count.entry(*number).or_default() += 1;
     }
-    disks.retain(|(_, number)| count[number] == 1);
+    let shared: Vec<_> = disks
+        .extract_if(.., |(_, number)| count[number] > 1)
+        .collect();
     for (number, _) in count.into_iter().filter(|(_, disks)| *disks > 1) {
         tracing::error!(
             device = number,
             "two disks are noted with one device: it is released, and whoever waits for it gets I/O errors"
         );
         let devices = server.devices();
-        let released = blocking("releasing a device", move || devices.release(number));
+        let aliases = Arc::clone(&server.aliases);
+        let its = shared.iter().filter(|(_, its)| *its == number);
+        let ids: Vec<_> = its.map(|(wanted, _)| wanted.id.clone()).collect();
+        let released = blocking("releasing a device", move || {
+            ids.iter().for_each(|id| forget(&aliases, id));
+            devices.release(number);
+        });
         if let Err(error) = released.await {
             tracing::error!(device = number, %error, "it is not released");
         }
+    }
+}
+
+/// Before a device is given up: its number may be a stranger's the next moment, in any seat.
+fn forget(aliases: &Aliases, id: &str) {
+    if let Err(error) = aliases.take(id) {
+        tracing::error!(disk = %id, %error, "a path still leads to a device that is given up");
     }
 }
 
@@ -137,8 +153,12 @@ impl Server {
                  its delta and its pending file"
             );
             self.claims.release(&wanted.id);
-            let devices = self.devices();
-            blocking("releasing a device", move || devices.release(number)).await?;
+            let (devices, aliases) = (self.devices(), Arc::clone(&self.aliases));
+            blocking("releasing a device", move || {
+                forget(&aliases, &wanted.id);
+                devices.release(number);
+            })
+            .await?;
         }
         outcome
     }
@@ -147,10 +167,10 @@ impl Server {
         let begun = Instant::now();
         self.claim(wanted).await?;
         let disk = self.open_again(wanted).await?;
-        let devices = self.devices();
+        let (devices, aliases) = (self.devices(), Arc::clone(&self.aliases));
         let (id, handle) = (wanted.id.clone(), disk.clone());
         let adopted = blocking("taking over a device", move || {
-            devices.adopt(&id, &handle, number)
+            devices.adopt(&id, &handle, number, || forget(&aliases, &id))
         });
         let device = match adopted.await {
             Ok(Ok(device)) => device,

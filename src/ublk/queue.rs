@@ -82,8 +82,7 @@ pub fn open(id: u32) -> Result<File, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let file = PathBuf::from(format!("/sys/class/ublk-char/ublkc{id}/dev"));
             let number = Number::read(&file).map_err(failed("find the number of"))?;
-            node::make(&path, FileType::CharacterDevice, number)
-                .map_err(|error| failed("make")(error.into()))?;
+            node::make(&path, FileType::CharacterDevice, number).map_err(failed("make"))?;
             open().map_err(failed("open"))
         }
         answer => answer.map_err(failed("open")),

@@ -224,7 +224,7 @@ impl Ploopd {
         let seats = Seat::all(&self.run_folder()).unwrap_or_default();
         let owners: Vec<_> = seats
             .iter()
-            .map(|seat| Owner::of(&seat.folder()).tag())
+            .filter_map(|seat| Some(Owner::of(&seat.folder()).ok()?.tag()))
             .collect();
         let ours = |number: &u32| {
             let info = control.info(*number).ok().flatten();
