@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ploop_snapshotter::link::{Access, Kind, Servers};
 use rustix::process::Signal;
 
-use crate::support::ploopd::{Mounted, Ploopd, alive, run, stopped, wait_until};
+use crate::support::ploopd::{Mounted, Ploopd, alive, run, send, stopped, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -221,6 +221,30 @@ fn told_to_end_it_serves_until_the_last_disk_has_gone() {
         "{}",
         server.log()
     );
+}
+
+/// Who was answered has a disk, also when the server was told to end while it worked on the answer.
+#[test]
+fn told_to_end_it_serves_what_is_being_attached() {
+    // Which moment it meets differs from machine to machine.
+    for pause in [0, 2, 5, 10, 20, 40] {
+        let server = Ploopd::start();
+        let delta = server.delta("a", MIB);
+        let told = server.pid();
+        let answer = std::thread::scope(|scope| {
+            let attach = scope.spawn(|| server.attach("a", std::slice::from_ref(&delta)));
+            std::thread::sleep(Duration::from_millis(pause));
+            send(told, Signal::TERM);
+            attach.join().unwrap()
+        });
+        // Refused, or by the next server, or by this one: whoever answered has it. One that ends does it at once.
+        let Ok(disk) = answer else { continue };
+        std::thread::sleep(Duration::from_millis(500));
+        let bytes = fs::read(&disk.device).map(|bytes| bytes.len() as u64);
+        assert_eq!(bytes.ok(), Some(MIB), "after {pause} ms");
+        assert!(server.detach("a").unwrap(), "after {pause} ms");
+        wait_until("it ends", || !alive(told));
+    }
 }
 
 #[test]

@@ -105,7 +105,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     // Before the door is shut: whoever finds nobody here then knows that nothing was left to take over.
-    if server.count() == 0
+    if server.idle()
         && let Err(error) = fs::remove_file(seat.registry())
     {
         tracing::warn!(%error, "another server will look for the disks of this one, and find none");
@@ -180,7 +180,7 @@ async fn until_the_end(server: &Server, signals: &mut Signals) {
         tokio::pin!(gone);
         // Listened before looked: a disk that goes between the two is not missed.
         gone.as_mut().enable();
-        if server.draining() && server.count() == 0 {
+        if server.draining() && server.idle() {
             tracing::info!("the last disk has gone: ending");
             return;
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ pub(super) struct Server {
     pub(super) turns: Turns,
     pending: PathBuf,
     draining: AtomicBool,
+    /// Attaches under way: each may become a disk.
+    arriving: AtomicUsize,
     /// Rung whenever a disk has gone.
     pub(super) gone: Notify,
     /// What was sealed, for a caller whose detach was done but whose answer was lost. Held for a
@@ -84,6 +86,7 @@ impl Server {
             turns: Turns::default(),
             pending,
             draining: AtomicBool::new(false),
+            arriving: AtomicUsize::new(0),
             gone: Notify::new(),
             seals: Mutex::default(),
         }
@@ -103,7 +106,9 @@ impl Server {
             tracing::warn!(disk = %wanted.id, "its device was taken away by somebody else: attaching it anew");
             self.let_go(&served, false).await?;
         }
-        if self.draining.load(Ordering::Acquire) {
+        // Counted before it looks, as a drain is said before it counts: one of the two sees the other.
+        let _arriving = Arriving::begin(self);
+        if self.draining() {
             return Err(Error::Draining);
         }
         let begun = Instant::now();
@@ -333,9 +338,15 @@ impl Server {
         self.registry.count()
     }
 
+    /// Has it nothing to serve, and nothing that is about to be?
+    pub(super) fn idle(&self) -> bool {
+        // In this order: what arrives is in the registry before it is no arrival any more.
+        self.arriving.load(Ordering::SeqCst) == 0 && self.count() == 0
+    }
+
     /// Takes no new disks from now on.
     pub(super) fn drain(&self) -> usize {
-        if !self.draining.swap(true, Ordering::AcqRel) {
+        if !self.draining.swap(true, Ordering::SeqCst) {
             tracing::info!(disks = self.count(), "draining: no new disks");
         }
         self.gone.notify_waiters();
@@ -344,7 +355,7 @@ impl Server {
 
     /// Does it take no new disks?
     pub(super) fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.load(Ordering::SeqCst)
     }
 
     /// The device part, to end it.
@@ -369,6 +380,24 @@ impl Server {
                 tracing::warn!(%error, "the next server will not know what this one served");
             }
         }
+    }
+}
+
+/// An attach under way.
+struct Arriving<'a>(&'a Server);
+
+impl<'a> Arriving<'a> {
+    fn begin(server: &'a Server) -> Self {
+        server.arriving.fetch_add(1, Ordering::SeqCst);
+        Self(server)
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Ordering::SeqCst);
+        // Whoever waits for the last disk waits for this too.
+        self.0.gone.notify_waiters();
     }
 }
 
