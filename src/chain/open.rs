@@ -83,13 +83,20 @@ impl Chains {
         deltas: &[Delta],
         cluster: Option<ClusterSize>,
     ) -> Result<Arc<Base<Uring>>, Error> {
-        if let Some(base) = self.known_base(deltas) {
+        // The highest level decides for all: a plain base has clusters of any size, and may be open with others.
+        // Of a plain disk the bytes are the guest's, whatever they look like.
+        let highest = deltas
+            .last()
+            .filter(|delta| delta.format != Some(Format::Raw));
+        let own = || highest.and_then(|delta| peek(&delta.path));
+        let cluster = cluster.or_else(|| own().as_ref().map(Header::cluster));
+        if let Some(base) = self.known_base(deltas, cluster) {
             return Ok(base);
         }
         let below = deltas
             .len()
             .checked_sub(1)
-            .and_then(|below| self.known_base(&deltas[..below]));
+            .and_then(|below| self.known_base(&deltas[..below], cluster));
         let base = match below {
             // The usual case while an image is unpacked: one more level upon a chain that is open.
             Some(below) => {
@@ -171,8 +178,14 @@ impl Chains {
         Ok((file, image))
     }
 
-    fn known_base(&self, key: &[Delta]) -> Option<Arc<Base<Uring>>> {
-        self.with_known(|known| known.bases.get(key).and_then(Weak::upgrade))
+    /// What is open of these, with clusters of this size where it is known.
+    fn known_base(
+        &self,
+        deltas: &[Delta],
+        cluster: Option<ClusterSize>,
+    ) -> Option<Arc<Base<Uring>>> {
+        self.with_known(|known| known.bases.get(deltas).and_then(Weak::upgrade))
+            .filter(|base| cluster.is_none_or(|cluster| cluster == base.cluster()))
     }
 
     fn with_known<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
@@ -242,8 +255,9 @@ mod tests {
 
     use super::{Chains, Delta};
     use crate::chain::map::Level;
-    use crate::image::{Format, Seal};
-    use crate::units::Cluster;
+    use crate::image::{Format, Seal, ploop};
+    use crate::io::{Direct, now};
+    use crate::units::{Cluster, ClusterSize};
 
     fn raw(path: &std::path::Path, length: u64) -> Delta {
         Delta {
@@ -274,6 +288,34 @@ mod tests {
             ),
             (65536, 65536, true)
         );
+    }
+
+    /// The golden file of a root whose cluster size was changed has tops of both sizes.
+    #[test]
+    fn one_plain_base_is_under_clusters_of_several_sizes_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base");
+        fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let chains = Chains::default();
+        let base = raw(&path, 1 << 20);
+        let mut open = Vec::new();
+        for (name, size) in [("a", 65536), ("b", 131_072), ("c", 65536), ("d", 131_072)] {
+            let size = ClusterSize::new(size).unwrap();
+            let path = folder.path().join(name);
+            fs::File::create_new(&path).unwrap();
+            let file = Direct::open_write(&path).unwrap();
+            now(ploop::create(&file, 1 << 20, size)).unwrap();
+            drop(file);
+            let top = Delta {
+                path,
+                format: Some(Format::Ploop),
+                seal: None,
+            };
+            let chain = [base.clone(), top];
+            let (below, top) = chains.open(&chain, true).unwrap();
+            assert_eq!(below.cluster(), size);
+            open.push((below, top));
+        }
     }
 
     #[test]
