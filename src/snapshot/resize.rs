@@ -80,14 +80,16 @@ impl Snapshotter {
                 });
             }
         }
-        if disk.size < size {
+        if disk.size < size || now < size {
             // Before the disk is larger for nothing, and for good.
-            if let Some(found) = found {
+            if let Some(found) = found.filter(|_| disk.size < size) {
                 found.may_grow(size).map_err(Error::resize(&key, size))?;
             }
             let name = disk_of(record);
             let failed = Error::disk(&key, "grow", &name);
-            shared.disks.grow(&name, size).await.map_err(failed)?;
+            // Of a disk that is as large already too: its server may have died before the device was.
+            let whole = size.max(disk.size);
+            shared.disks.grow(&name, whole).await.map_err(failed)?;
             shared.steps.pass("resize grown").await;
         }
         let mounted = matches!(holder, Holder::Here(_));
