@@ -122,6 +122,12 @@ impl Seat {
         self.name
     }
 
+    /// The run directory that it is in.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.run.clone()
+    }
+
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> PathBuf {

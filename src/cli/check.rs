@@ -54,7 +54,9 @@ pub(super) fn mend(chain: &Chain, config: &Config, style: Style) -> Result<Verdi
     };
     let file = files::write(path)?;
     let before = look(path, Format::Ploop, &file)?;
-    if let Some(cluster) = before.level.and_then(|level| level.cluster) {
+    // A server marks what it has open before it answers for anything.
+    let in_use = before.level.filter(|level| level.in_use);
+    if let Some(cluster) = in_use.and_then(|level| level.cluster) {
         let folder = Seat::new(&config.run_dir, Name::PLAIN).pending();
         let left = answered_for(&folder, file.as_file(), cluster)
             .with_context(|| format!("cannot look into {}", folder.display()))?;

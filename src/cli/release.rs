@@ -37,19 +37,19 @@ pub(super) fn release(config: &Config, foreign: &[PathBuf], dry: bool) -> Result
     let mut done = Done::default();
     let mut known = Vec::new();
     for seat in &seats {
-        // The server makes its mark from the same path.
+        // Its path is what older servers made their word from.
         let folder = fs::canonicalize(seat.folder()).unwrap_or_else(|_| seat.folder());
-        let owner =
-            Owner::of(&folder).with_context(|| format!("cannot look at {}", folder.display()))?;
-        known.push(owner);
-        let its = |info: &&Info| owner.made(info.tag);
+        let owner = Owner::of(run, &seat.name().to_string(), &folder)
+            .with_context(|| format!("cannot look at {}", run.display()))?;
+        known.push(owner.tag());
+        let its = |info: &&Info| owner.tag() == info.tag;
         let of_seat: Vec<&Info> = devices.iter().filter(its).collect();
         release_seat(seat, &of_seat, dry, &mut done)?;
     }
     let theirs: Vec<&Info> = devices
         .iter()
         .filter(|info| Owner::is_ploopd(info.tag))
-        .filter(|info| !known.iter().any(|owner| owner.made(info.tag)))
+        .filter(|info| !known.contains(&info.tag))
         .collect();
     for info in &theirs {
         if foreign.iter().any(|path| *path == node(info)) {
@@ -124,7 +124,7 @@ fn release_seat(seat: &Seat, devices: &[&Info], dry: bool, done: &mut Done) -> R
     };
     if devices.is_empty() {
         output::line(&format!("server {name}: dead, and has no ublk device"));
-        return Ok(());
+        return if dry { Ok(()) } else { forget_all(seat) };
     }
     let control = Control::open()?;
     let before = done.failed;
@@ -136,16 +136,19 @@ fn release_seat(seat: &Seat, devices: &[&Info], dry: bool, done: &mut Done) -> R
         release_one(&control, &format!("server {name}: "), info, dry, done);
     }
     if !dry && done.failed == before {
-        // The next server of this seat would look for devices that are gone.
-        match fs::remove_file(seat.registry()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove {}", seat.registry().display()));
-            }
-            _ => {}
-        }
+        forget_all(seat)?;
     }
     Ok(())
+}
+
+/// The next server of this seat would look for devices that are gone.
+fn forget_all(seat: &Seat) -> Result<()> {
+    match fs::remove_file(seat.registry()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", seat.registry().display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One whose server nobody here can know: that it is not served is all that the kernel says.

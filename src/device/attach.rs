@@ -11,10 +11,10 @@ use super::error::{Error, kernel};
 use super::leftovers::{self, Leftovers};
 use super::looped::Looped;
 use super::shape::{Device, Shape};
-use super::ublk::Ublk;
+use super::ublk::{self, Ublk};
 use super::wish::Wish;
 use crate::disk::DiskHandle;
-use crate::ublk;
+use crate::ublk::Owner;
 
 /// A logical block where the disk's size allows it: ext4 never asks for less, and O_DIRECT below
 /// needs no more.
@@ -54,6 +54,8 @@ impl Transport {
 pub struct Options {
     /// The server's run folder, its own and nobody else's; the FUSE folder is made below it.
     pub run: PathBuf,
+    /// The run directory, and the server's name in it: by these its devices are its own.
+    pub whose: (PathBuf, String),
     /// Which way is asked for.
     pub wish: Wish,
     /// Should ublk requests' pages be used where they are, where the kernel can do that?
@@ -70,17 +72,20 @@ enum Way {
     Looped(Looped),
 }
 
-/// Of the devices numbered `known` those that are there. Without ublk they could neither be taken over nor be given back:
-/// whoever uses one waits for its server, and the same disk would get a second device beside it. What to do then is for
-/// a person to decide.
-fn waiting(known: &[u32]) -> Option<String> {
-    let there = ublk::list();
-    let left: Vec<_> = known
+/// Without ublk the devices of the server before could neither be taken over nor be given back: whoever uses one waits
+/// for its server, and the same disk would get a second device beside it. What to do then is for a person to decide.
+fn left_behind(waiting: Vec<PathBuf>, why: Option<&crate::ublk::Error>) -> Result<(), Error> {
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let devices: Vec<_> = waiting
         .iter()
-        .filter(|number| there.contains(number))
-        .map(|number| format!("/dev/ublkb{number}"))
+        .map(|path| path.display().to_string())
         .collect();
-    (!left.is_empty()).then(|| left.join(", "))
+    Err(Error::LeftBehind {
+        devices: devices.join(", "),
+        why: why.map_or(String::new(), |why| format!(" ({why})")),
+    })
 }
 
 impl Devices {
@@ -97,22 +102,18 @@ impl Devices {
         let run = fs::canonicalize(&options.run).map_err(kernel("find", &options.run))?;
         let folder = run.join("fuse");
         let mut found = leftovers::clean(&folder)?;
+        let (node, seat) = &options.whose;
+        let owner = Owner::of(node, seat, &run).map_err(kernel("look at", node))?;
         let ublk = match options.wish {
             Wish::Fuse => {
-                if let Some(devices) = waiting(known) {
-                    let source = None;
-                    return Err(Error::LeftBehind { devices, source });
-                }
+                left_behind(ublk::waiting(&owner, known), None)?;
                 None
             }
-            Wish::Ublk => Some(Ublk::open(&run, options.zero_copy)?),
-            Wish::Auto => match Ublk::open(&run, options.zero_copy) {
+            Wish::Ublk => Some(Ublk::open(owner, options.zero_copy)?),
+            Wish::Auto => match Ublk::open(owner, options.zero_copy) {
                 Ok(ublk) => Some(ublk),
                 Err(reason) => {
-                    if let Some(devices) = waiting(known) {
-                        let source = Some(reason);
-                        return Err(Error::LeftBehind { devices, source });
-                    }
+                    left_behind(ublk::waiting(&owner, known), Some(&reason))?;
                     tracing::warn!(
                         %reason,
                         "no ublk here: disks go through FUSE and loop devices, slower, and they end with this \

@@ -44,15 +44,14 @@ pub enum Error {
     },
     /// Devices of an earlier server wait, and the way to them is closed.
     #[error(
-        "the server before left {devices}, and without ublk nobody can take them over: containers wait for them. Start this \
-         one with ublk (transport = \"auto\" or \"ublk\"), or give the devices up with `ploop release-devices`"
+        "the server before left {devices}, and without ublk nobody can take them over{why}: containers wait for them. \
+         Start this one with ublk (transport = \"auto\" or \"ublk\"), or give the devices up with `ploop release-devices`"
     )]
     LeftBehind {
         /// Their nodes.
         devices: String,
-        /// Why there is no ublk; none if it is not wanted.
-        #[source]
-        source: Option<ublk::Error>,
+        /// Why there is no ublk, in brackets; empty if it is not wanted.
+        why: String,
     },
     /// Its number could not be written down, so nobody could take it over.
     #[error("the device's number cannot be written into the registry of the run folder")]

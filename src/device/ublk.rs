@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -77,16 +77,11 @@ pub(super) struct Ublk {
 
 impl Ublk {
     /// Asks the kernel for its driver.
-    pub(super) fn open(run: &Path, zero_copy: bool) -> Result<Self, ublk::Error> {
+    pub(super) fn open(owner: Owner, zero_copy: bool) -> Result<Self, ublk::Error> {
         let control = Control::open()?;
         let features = control.features()?;
         features.suffice()?;
         say(ublk::raise_limit());
-        let owner = Owner::of(run).map_err(|source| ublk::Error::Node {
-            act: "look at",
-            path: run.to_owned(),
-            source,
-        })?;
         Ok(Self {
             control,
             features,
@@ -96,14 +91,16 @@ impl Ublk {
         })
     }
 
-    /// Takes away devices of this run folder that nobody will ask for again.
+    /// Takes away devices of this server that nobody will ask for again.
     pub(super) fn sweep(&self, known: &[u32]) -> Vec<PathBuf> {
-        let mut swept = Vec::new();
+        let (mut swept, mut strangers) = (Vec::new(), 0);
         for number in ublk::list() {
             let Ok(Some(info)) = self.control.info(number) else {
                 continue;
             };
             if info.tag != self.owner.tag() || known.contains(&number) {
+                let waits = Owner::is_ploopd(info.tag) && info.state != State::Live;
+                strangers += usize::from(waits && !known.contains(&number));
                 continue;
             }
             let path = block_path(number);
@@ -117,6 +114,13 @@ impl Ublk {
                     tracing::warn!(device = %path.display(), %error, "a device is left behind");
                 }
             }
+        }
+        if strangers > 0 {
+            tracing::info!(
+                devices = strangers,
+                "ublk devices of other seats or run directories wait for their ploopd; where none will come, `ploop \
+                 release-devices` says how they are given up"
+            );
         }
         swept
     }
@@ -294,7 +298,9 @@ impl Ublk {
     /// Fails whoever waits for a device that nobody can serve any more, and takes it away.
     pub(super) fn release(&self, number: u32) {
         if let Ok(Some(info)) = self.control.info(number)
-            && self.owner.made(info.tag)
+            // One with the former word that is served is another node's.
+            && (info.tag == self.owner.tag()
+                || self.owner.made(info.tag) && info.state != State::Live)
         {
             self.give_up(number);
         }
@@ -400,6 +406,23 @@ impl Ublk {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Bound>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of the devices numbered `known` those that are there and this server's; where the kernel tells nobody whose they are,
+/// those that are there.
+pub(super) fn waiting(owner: &Owner, known: &[u32]) -> Vec<PathBuf> {
+    let control = Control::open().ok();
+    let its = |number: &&u32| {
+        let info = control.as_ref().map(|control| control.info(**number));
+        match info {
+            Some(Ok(info)) => {
+                info.is_some_and(|info| owner.made(info.tag) && info.state != State::Dead)
+            }
+            Some(Err(_)) | None => ublk::list().contains(number),
+        }
+    };
+    let left = known.iter().filter(its);
+    left.map(|number| block_path(*number)).collect()
 }
 
 /// Says what became of the limit of devices.

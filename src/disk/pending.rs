@@ -348,7 +348,11 @@ pub fn answered_for(folder: &Path, image: &fs::File, cluster: ClusterSize) -> io
     let mut count = 0;
     for entry in entries {
         let entry = entry?;
-        let room = entry.metadata()?.len().saturating_sub(HEADER as u64) / 4;
+        let room = match entry.metadata() {
+            // Another disk's: its server lives, and has closed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            found => found?.len().saturating_sub(HEADER as u64) / 4,
+        };
         let identity = Identity {
             clusters: u32::try_from(room).unwrap_or(u32::MAX),
             ..identity.clone()

@@ -131,6 +131,7 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
     let aliases = Aliases::open(&options.seat.folder())?;
     let devices = device::Options {
         run: options.seat.folder(),
+        whose: (options.seat.run_dir(), options.seat.name().to_string()),
         wish: options.transport,
         zero_copy: options.zero_copy,
         threads: options.fuse_threads,
@@ -192,7 +193,8 @@ async fn until_the_end(server: &Server, signals: &mut Signals) {
                     tracing::info!(disks, "told to end: the devices wait for the next server");
                     return;
                 }
-                if server.draining() && disks > 0 {
+                if server.draining() {
+                    // Without a disk it waits for an attach, perhaps for one that the host keeps for ever.
                     tracing::error!(disks, "told twice to end: ending now, and these disks with it");
                     return;
                 }

@@ -2,7 +2,8 @@
 //!
 //! It shows every device to all who ask, in whatever container or mount namespace, and the same path can
 //! mean one folder here and another there: two nodes on one kernel have the same run directory. So the word is
-//! made of the folder itself, its device and inode; on tmpfs that is as old as the node's last start.
+//! made of the run directory itself, its device and inode (on tmpfs that is as old as the node's last start), and of
+//! the server's seat in it, whose own folder comes and goes.
 
 use std::fs;
 use std::io;
@@ -22,16 +23,17 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The server with this run folder. One server at a time holds a folder.
+    /// The server of this run directory with this name for its seat, and that seat's folder. One server at a time has a
+    /// seat.
     ///
     /// # Errors
-    /// If there is no such folder.
-    pub fn of(folder: &Path) -> io::Result<Self> {
-        let there = fs::metadata(folder)?;
+    /// If there is no such directory.
+    pub fn of(run_dir: &Path, seat: &str, folder: &Path) -> io::Result<Self> {
+        let there = fs::metadata(run_dir)?;
         let word = |bytes: &[u8]| u64::from(OURS) << 32 | u64::from(crc32fast::hash(bytes));
         let itself = [there.dev().to_le_bytes(), there.ino().to_le_bytes()];
         Ok(Self {
-            tag: word(itself.as_flattened()),
+            tag: word(&[itself.as_flattened(), seat.as_bytes()].concat()),
             former: word(folder.as_os_str().as_bytes()),
         })
     }
@@ -42,8 +44,8 @@ impl Owner {
         self.tag
     }
 
-    /// Is a device with this word, of which we know that it was this server's, still that one? Its server may have been of
-    /// a version that wrote the former word.
+    /// Is a device with this word, whose number is in this server's account, still that one? Its server may have been of
+    /// a version that wrote the former word. Of any other device the former word says nothing.
     #[must_use]
     pub fn made(self, tag: u64) -> bool {
         tag == self.tag || tag == self.former
@@ -75,6 +77,7 @@ pub fn list() -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::Owner;
 
@@ -87,16 +90,22 @@ mod tests {
             path
         };
         let (a, b) = (folder("a"), folder("b"));
-        let one = Owner::of(&a).unwrap();
-        assert_eq!(one, Owner::of(&a).unwrap());
-        assert_ne!(one.tag(), Owner::of(&b).unwrap().tag());
+        let of = |run: &Path, seat: &str| Owner::of(run, seat, &run.join(seat)).unwrap();
+        let one = of(&a, "1-1");
+        assert_eq!(one, of(&a, "1-1"));
+        for other in [of(&a, "1-2"), of(&b, "1-1")] {
+            assert_ne!(one.tag(), other.tag());
+        }
         assert!(Owner::is_ploopd(one.tag()) && one.made(one.tag()) && one.made(one.former));
         assert!(!Owner::is_ploopd(0) && !one.made(0));
-        // Another folder of the same path, as another node's: its server is another one.
-        fs::rename(&a, folder("elsewhere").join("a")).unwrap();
-        let other = Owner::of(&folder("a")).unwrap();
+        // Its path is nothing: a pod and its host have others for it.
+        let moved = folder("elsewhere").join("a");
+        fs::rename(&a, &moved).unwrap();
+        assert_eq!(one.tag(), of(&moved, "1-1").tag());
+        // Another directory of the same path, as another node's: its server is another one.
+        let other = of(&folder("a"), "1-1");
         assert_ne!(one.tag(), other.tag());
         assert!(!one.made(other.tag()));
-        assert!(Owner::of(&place.path().join("none")).is_err());
+        assert!(Owner::of(&place.path().join("none"), "1-1", &a).is_err());
     }
 }

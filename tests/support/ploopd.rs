@@ -224,7 +224,14 @@ impl Ploopd {
         let seats = Seat::all(&self.run_folder()).unwrap_or_default();
         let owners: Vec<_> = seats
             .iter()
-            .filter_map(|seat| Some(Owner::of(&seat.folder()).ok()?.tag()))
+            .filter_map(|seat| {
+                let (run, folder) = (seat.run_dir(), seat.folder());
+                Some(
+                    Owner::of(&run, &seat.name().to_string(), &folder)
+                        .ok()?
+                        .tag(),
+                )
+            })
             .collect();
         let ours = |number: &u32| {
             let info = control.info(*number).ok().flatten();
