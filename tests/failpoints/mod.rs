@@ -11,6 +11,7 @@ mod writer;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ploop_snapshotter::link::{Delta, Disk, Kind};
@@ -138,8 +139,22 @@ fn dies_at(places: &[&'static str], act: impl FnOnce(&Armed)) {
 /// The tool finds no defect in this chain.
 fn check(chain: &[Delta]) {
     let paths = chain.iter().map(|delta| delta.path.to_str().unwrap());
-    let arguments: Vec<_> = std::iter::once("check").chain(paths).collect();
-    run(env!("CARGO_BIN_EXE_ploop"), &arguments);
+    let done = Command::new(env!("CARGO_BIN_EXE_ploop"))
+        .arg("check")
+        .args(paths)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&done.stdout);
+    // A place that was given out before one that was answered for, and was not itself, stays a gap. Its bytes are the
+    // host's again: a hole, and a note, is all that may be left of it.
+    let harmless =
+        |line: &str| line.ends_with(": clean") || line.contains("are holes that nothing uses");
+    let mut findings = words.lines().filter(|line| !line.starts_with(' '));
+    match done.status.code() {
+        Some(0) => {}
+        Some(3) if findings.all(harmless) => {}
+        code => panic!("{code:?}: {words}"),
+    }
 }
 
 #[test]
