@@ -94,8 +94,8 @@ struct Check {
     chain: Chain,
     /// Mend what loses nothing: clear the in-use mark of a sound image, cut off an unused tail.
     ///
-    /// Not for the disk of a disk server that died: start that again, and it recovers what had not
-    /// reached the image. The file must not be open elsewhere. Of a root: also what indexes the store's
+    /// Refused for a disk of which a disk server that died had answered for more than the image names: start that
+    /// again, and it recovers the rest. The file must not be open elsewhere. Of a root: also what indexes the store's
     /// records, and files that no snapshot names are set aside; what is changed or moved is kept as it was
     /// in the root's folder `kept`.
     #[arg(long)]
@@ -165,8 +165,8 @@ struct Release {
     /// The configuration: the disk servers of its run_dir are meant.
     #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// Also this device of a ploopd whose run directory is gone; one that is served is left alone.
-    #[arg(long, value_name = "/dev/ublkbN")]
+    /// Also this device, such as /dev/ublkb3, of a ploopd whose run directory is gone; one that is served is left alone.
+    #[arg(long, value_name = "DEVICE")]
     device: Vec<PathBuf>,
     /// Only say what would be done.
     #[arg(long)]
