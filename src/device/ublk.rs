@@ -411,6 +411,10 @@ impl Ublk {
 /// Of the devices numbered `known` those that are there and this server's; where the kernel tells nobody whose they are,
 /// those that are there.
 pub(super) fn waiting(owner: &Owner, known: &[u32]) -> Vec<PathBuf> {
+    if known.is_empty() {
+        // As at every start over FUSE: no control ring is made for nothing.
+        return Vec::new();
+    }
     let control = Control::open().ok();
     let its = |number: &&u32| {
         let info = control.as_ref().map(|control| control.info(**number));
