@@ -42,7 +42,8 @@ impl<F: File> Disk<F> {
                     waited += RETRY;
                 }
                 Err(error) => {
-                    tracing::error!(disk = self.shared.id, %error, "the host's disk failed");
+                    let complaints = &self.shared.complaints;
+                    complaints.tell("the host's disk failed", &self.shared.id, None, &error);
                     return Err(errno_of(&error));
                 }
             }

@@ -14,6 +14,7 @@
 
 #[cfg(test)]
 mod allocations_tests;
+mod complaints;
 #[cfg(test)]
 mod crash;
 mod error;

@@ -92,7 +92,8 @@ impl<F: File> Disk<F> {
     }
 
     fn unread(&self, at: u64, error: &io::Error) -> Errno {
-        tracing::error!(disk = self.shared.id, at, %error, "read failed");
+        let complaints = &self.shared.complaints;
+        complaints.tell("read failed", &self.shared.id, Some(at), error);
         errno_of(error)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::complaints::Complaints;
 use super::latency::Clock;
 use super::stats::Counters;
 use crate::units::ClusterSize;
@@ -17,6 +18,7 @@ pub(super) struct Shared {
     pub(super) read_only: bool,
     pub(super) counters: Counters,
     pub(super) clock: Clock,
+    pub(super) complaints: Complaints,
     failed: OnceLock<String>,
     closing: AtomicBool,
     growing: AtomicBool,
@@ -47,6 +49,7 @@ impl Shared {
             read_only,
             counters: Counters::default(),
             clock: Clock::default(),
+            complaints: Complaints::default(),
             failed: OnceLock::new(),
             closing: AtomicBool::new(false),
             growing: AtomicBool::new(false),
