@@ -31,7 +31,7 @@ pub(super) fn survey(config: &Config) -> Result<SurveyReply> {
     })
 }
 
-/// Gives a container another size. `who` is a snapshot's key, or the container's id or the beginning of it.
+/// Gives a container another size. `who` is what `ls` and `df` show of it: see [`choose`].
 pub(super) fn resize(config: &Config, who: &str, size: Bytes) -> Result<Verdict> {
     let survey = survey(config)?;
     let found = choose(&survey.snapshots, who)?;
@@ -55,7 +55,8 @@ pub(super) fn resize(config: &Config, who: &str, size: Bytes) -> Result<Verdict>
     Ok(Verdict::Clean)
 }
 
-/// The one active snapshot that is meant.
+/// The one active snapshot that is meant: by its key, its container's id (as kubectl writes it too) or its pod's words
+/// (namespace/pod/container); or by the beginning of a key or an id that only it has.
 fn choose<'a>(all: &'a [Snapshot], who: &str) -> Result<&'a Snapshot> {
     let active: Vec<&Snapshot> = all
         .iter()
@@ -64,13 +65,18 @@ fn choose<'a>(all: &'a [Snapshot], who: &str) -> Result<&'a Snapshot> {
     let of = |is: &dyn Fn(&Snapshot) -> bool| -> Vec<&'a Snapshot> {
         active.iter().copied().filter(|seen| is(seen)).collect()
     };
+    let who = who.strip_prefix("containerd://").unwrap_or(who);
     let id = |seen: &Snapshot| seen.key.rsplit('/').next().unwrap_or_default().to_owned();
+    let pods = |seen: &Snapshot| {
+        let container = seen.container.as_ref();
+        container.is_some_and(|it| format!("{}/{}/{}", it.namespace, it.pod, it.name) == who)
+    };
     let mut found = of(&|seen| seen.key == who);
     if found.is_empty() {
-        found = of(&|seen| id(seen) == who);
+        found = of(&|seen| id(seen) == who || pods(seen));
     }
     if found.is_empty() && !who.is_empty() {
-        found = of(&|seen| id(seen).starts_with(who));
+        found = of(&|seen| id(seen).starts_with(who) || seen.key.starts_with(who));
     }
     match found.as_slice() {
         [one] => Ok(one),
@@ -141,6 +147,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 #[cfg(test)]
 mod tests {
     use super::{Snapshot, SnapshotKind, choose};
+    use crate::proto::v1::Container;
 
     fn seen(key: &str, kind: SnapshotKind) -> Snapshot {
         Snapshot {
@@ -158,12 +165,36 @@ mod tests {
             seen("other/3/web2", SnapshotKind::Active),
             seen("default/4/sha256:ab", SnapshotKind::Committed),
             seen("odd", SnapshotKind::Active),
+            Snapshot {
+                container: Some(Container {
+                    namespace: "prod".to_owned(),
+                    pod: "web-1".to_owned(),
+                    name: "nginx".to_owned(),
+                }),
+                ..seen(
+                    "k8s.io/37/8f3a12345678deadbeef8f3a12345678",
+                    SnapshotKind::Active,
+                )
+            },
         ];
         for (who, key) in [
             ("default/2/web2", "default/2/web2"),
             // Whole before begun.
             ("web", "default/1/web"),
             ("od", "odd"),
+            // What `df`, `ls` and kubectl show of a pod's.
+            (
+                "prod/web-1/nginx",
+                "k8s.io/37/8f3a12345678deadbeef8f3a12345678",
+            ),
+            (
+                "k8s.io/37/8f3a12345678",
+                "k8s.io/37/8f3a12345678deadbeef8f3a12345678",
+            ),
+            (
+                "containerd://8f3a12345678deadbeef8f3a12345678",
+                "k8s.io/37/8f3a12345678deadbeef8f3a12345678",
+            ),
         ] {
             assert_eq!(choose(&all, who).unwrap().key, key);
         }
@@ -171,6 +202,7 @@ mod tests {
             ("web2", "default/2/web2, other/3/web2"),
             ("default/4/sha256:ab", "no container's"),
             ("sha256", "no container has"),
+            ("default/", "default/1/web, default/2/web2"),
             ("", "no container has"),
         ] {
             let error = choose(&all, who).unwrap_err().to_string();
