@@ -326,6 +326,45 @@ fn a_server_of_the_old_layout_is_adopted_and_retires() {
     assert_eq!(server_of(&disk), "1-1");
 }
 
+/// Where systemd starts servers, `systemctl stop` of one that serves nothing is no death; and a SIGHUP that reaches one is
+/// somebody else's.
+#[test]
+fn a_server_that_somebody_took_away_is_forgotten_and_found_again() {
+    let mut server = Ploopd::folders();
+    let config = server.config();
+    let start = |name: &str| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_ploopd"))
+            .args(["--server", name, "--config"])
+            .arg(&config)
+            .spawn()
+            .unwrap()
+    };
+    let (mut one, mut two) = (start("1-1"), start("1-2"));
+    let seats = ["1-1", "1-2"].map(|name| Seat::new(&server.run_folder(), name.parse().unwrap()));
+    wait_until("they answer", || {
+        seats.iter().all(|seat| seat.socket().exists())
+    });
+    server.connect(false).unwrap();
+    let alive = |server: &Ploopd, name| named(server, name).is_some_and(|seen| seen.alive);
+    assert!(alive(&server, "1-1") && alive(&server, "1-2"));
+
+    send(one.id(), Signal::HUP);
+    send(two.id(), Signal::TERM);
+    assert!(two.wait().unwrap().success(), "it had no disk");
+    wait_until("it is forgotten", || named(&server, "1-2").is_none());
+    let disk = server.attach("a", &[server.delta("a", MIB)]).unwrap();
+    assert_eq!(server_of(&disk), "1-1");
+    write(&disk, 3);
+    let mut two = start("1-2");
+    wait_until("it is found again", || alive(&server, "1-2"));
+    assert_eq!(read(&disk), 3);
+    server.detach("a").unwrap();
+    for child in [&mut one, &mut two] {
+        send(child.id(), Signal::TERM);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
 /// A living server's devices are its own; a dead one's may be released by anybody with its seat's lock.
 #[test]
 fn devices_of_a_living_server_are_not_released() {

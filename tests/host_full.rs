@@ -172,6 +172,7 @@ async fn a_disk_that_refused_a_write_is_never_sealed() {
     let servers = Servers::start(link::Options {
         run: run.path().to_owned(),
         servers: 1,
+        installed: env!("CARGO_BIN_EXE_ploopd").into(),
         start,
         limits,
     })

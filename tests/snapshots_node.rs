@@ -60,6 +60,7 @@ impl Node {
         let servers = Servers::start(link::Options {
             run,
             servers: 1,
+            installed: env!("CARGO_BIN_EXE_ploopd").into(),
             start: Some(StartOptions {
                 binary: env!("CARGO_BIN_EXE_ploopd").into(),
                 config_path: config,

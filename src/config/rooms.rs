@@ -89,11 +89,13 @@ impl Config {
     #[must_use]
     pub fn link_options(&self, path: &Path, beside: &Path) -> link::Options {
         let server = &self.disk_server;
+        let installed = server.binary.clone().unwrap_or(beside.join("ploopd"));
         link::Options {
             run: self.run_dir.clone(),
             servers: server.servers.into(),
+            installed: installed.clone(),
             start: server.start.then(|| link::StartOptions {
-                binary: server.binary.clone().unwrap_or(beside.join("ploopd")),
+                binary: installed,
                 config_path: path.to_owned(),
                 arguments: Vec::new(),
             }),

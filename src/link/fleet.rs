@@ -17,7 +17,7 @@ use super::error::{Error, Kind};
 use super::places::Places;
 use super::server::Server;
 use super::servers::Options;
-use super::supervise::{Monitor, ensure, wait_for_one};
+use super::supervise::{Monitor, ensure};
 use crate::program::build_of;
 use crate::seat::{Name, Seat};
 
@@ -87,7 +87,7 @@ impl Fleet {
     }
 
     /// Finds what runs, brings back what died with disks, and sees to it that there are enough.
-    /// Answers whether there was nobody before.
+    /// Answers whether there was nobody before, and who came is ours to send home.
     pub(super) async fn gather(&self) -> Result<bool, Error> {
         let _change = self.change.lock().await;
         let seats = self.seats()?;
@@ -99,13 +99,14 @@ impl Fleet {
             }
             left.push(seat);
         }
-        let nobody = left.is_empty();
+        let nobody = left.is_empty() && self.options.start.is_some();
         try_join_all(left.into_iter().map(|seat| self.bring(seat))).await?;
         if self.options.start.is_some() {
             self.renew_locked().await?;
         } else {
             self.wait_for_somebody().await?;
             self.retire_older(self.newest()).await;
+            self.compare().await;
         }
         Ok(nobody)
     }
@@ -120,6 +121,31 @@ impl Fleet {
         } else {
             self.find_new().await?;
             Ok(self.retire_older(self.newest()).await)
+        }
+    }
+
+    /// Where somebody else starts the servers: says so if another `ploopd` is installed than the one that runs.
+    pub(super) async fn compare(&self) {
+        let newest = self.newest();
+        let running = self.all().into_iter();
+        let running: Vec<_> = running
+            .filter(|server| server.name().generation == newest && server.takes())
+            .collect();
+        // In a container of its own it is not ours to see.
+        if !self.options.installed.exists() {
+            return;
+        }
+        if let Some(build) = self.installed().await
+            && running
+                .iter()
+                .any(|server| server.state().hello.build != build)
+        {
+            tracing::warn!(
+                installed = %build,
+                "another ploopd is installed than the one that runs; `systemctl start ploopd@{}-{{1..{}}}` gives new \
+                 disks to it, and the old ones end with their last",
+                newest + 1, running.len()
+            );
         }
     }
 
@@ -215,10 +241,12 @@ impl Fleet {
                 return Ok(());
             }
             if begun.elapsed() > self.options.limits.start {
-                let plain = Seat::new(&self.options.run, Name::PLAIN);
-                let client = Server::client(&plain, self.options.limits);
-                // The error that says where we looked.
-                return wait_for_one(&client, Duration::ZERO).await.map(|_| ());
+                return Err(Error::Unavailable {
+                    socket: self.options.run.clone(),
+                    reason: "`start = false` says that somebody else starts them: `systemctl start ploopd@1-{1..4}`, then \
+                             see `journalctl -u 'ploopd@*'`"
+                        .to_owned(),
+                });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -261,9 +289,9 @@ impl Fleet {
         retiring
     }
 
-    /// The build that would be started. Without one, whatever runs goes on.
+    /// The build that is installed. Without one, whatever runs goes on.
     async fn installed(&self) -> Option<String> {
-        let binary = self.options.start.as_ref()?.binary.clone();
+        let binary = self.options.installed.clone();
         let asked = binary.clone();
         let found = tokio::task::spawn_blocking(move || build_of(&asked)).await;
         match found {

@@ -37,6 +37,8 @@ pub struct Options {
     pub run: PathBuf,
     /// How many take new disks, where we start them.
     pub servers: usize,
+    /// The `ploopd` that is installed: those that run may be of another build.
+    pub installed: PathBuf,
     /// How to start one; `None` where somebody else does, such as systemd.
     pub start: Option<StartOptions>,
     /// Time limits of calls.
@@ -101,12 +103,17 @@ impl Servers {
     }
 
     /// Looks whether another `ploopd` is installed than the one that runs; if so, new servers take the
-    /// new disks, and the old ones end with their last. Answers how many retire.
+    /// new disks, and the old ones end with their last. Where somebody else starts them, it is only said. Answers how
+    /// many retire.
     ///
     /// # Errors
     /// If new servers cannot be started; the old ones go on then.
     pub async fn renew(&self) -> Result<usize, Error> {
-        self.fleet.renew().await
+        let retiring = self.fleet.renew().await?;
+        if self.scout.is_some() {
+            self.fleet.compare().await;
+        }
+        Ok(retiring)
     }
 
     /// Serves a chain as a block device. Attaching what is attached alike answers the same device.
@@ -346,6 +353,12 @@ impl Servers {
         .collect()
     }
 
+    /// Do we start them? Otherwise it is not for us to send them home.
+    #[must_use]
+    pub fn are_ours(&self) -> bool {
+        self.scout.is_none()
+    }
+
     /// Was there none before us? Then whoever cannot go on after all may send them home again.
     #[must_use]
     pub fn started(&self) -> bool {
@@ -363,10 +376,12 @@ impl Servers {
 
     fn none_takes(&self) -> Error {
         let absent = self.limits.absent;
+        let logs = match self.scout {
+            None => "ploopd-*.log in run_dir",
+            Some(_) => "`journalctl -u 'ploopd@*'` where systemd starts them",
+        };
         Error::NoneTakes {
-            reason: format!(
-                "none was back within {absent:?}; see their logs, ploopd-*.log in run_dir"
-            ),
+            reason: format!("none was back within {absent:?}; see their logs, {logs}"),
         }
     }
 

@@ -29,6 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// A server that ends within this time of its first word did not end by chance.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
+/// How long one that ended in order, having nothing to serve, is waited for where somebody else starts servers: after
+/// that it was taken away, not restarted.
+const RESTART: Duration = Duration::from_secs(2);
 /// How often a server that ends is looked for.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -61,7 +64,7 @@ pub(super) async fn ensure(
 }
 
 /// Somebody else starts the server, perhaps at this moment.
-pub(super) async fn wait_for_one(client: &Client, limit: Duration) -> Result<Hello, Error> {
+async fn wait_for_one(client: &Client, limit: Duration) -> Result<Hello, Error> {
     let begun = Instant::now();
     loop {
         match client.hello().await {
@@ -186,9 +189,15 @@ impl Monitor {
         true
     }
 
+    /// Did whoever starts the servers end it, when it had nothing to serve?
+    fn taken_away(&self) -> bool {
+        self.how.is_none() && !self.server.seat.registry().exists()
+    }
+
     /// Answers whether there is a server again; if not, it is over.
     async fn bring_back(&self) -> bool {
         let (server, client) = (&self.server, &self.server.client);
+        let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
             let found = match &self.how {
@@ -205,6 +214,11 @@ impl Monitor {
                     return true;
                 }
                 Err(_) if self.over().await => return false,
+                Err(_) if self.taken_away() => {
+                    if begun.elapsed() > RESTART {
+                        server.retire();
+                    }
+                }
                 Err(error) => {
                     tracing::error!(
                         server = %server.name(), %error, next_try_in = ?pause, "still no disk server"

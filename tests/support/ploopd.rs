@@ -92,6 +92,7 @@ impl Ploopd {
         Options {
             run: self.run_folder(),
             servers: self.count,
+            installed: self.binary.clone(),
             start: start.then(|| StartOptions {
                 binary: self.binary.clone(),
                 config_path: self.config(),
