@@ -1,6 +1,6 @@
 //! `ploop-snapshotter`: built from the configuration, in order, and taken down in order.
 //!
-//! Up: log, metrics, disk server, snapshots (which recover first), doors. Down: the same backwards, and
+//! Up: log, disk servers, metrics, snapshots (which recover first), doors. Down: the same backwards, and
 //! without the disks: they belong to the disk server, so that containers go on while we are away.
 
 mod containers;

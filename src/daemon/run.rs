@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::RwLock;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::containers::{node, of_containers};
 use super::sizes::Everywhere;
@@ -15,10 +15,14 @@ use super::{Error, numbers, remarks};
 use crate::config::Config;
 use crate::link::Servers;
 use crate::nri::{self, Connected, Containers};
-use crate::observe::{Call, Door, Health, Metrics, State, start_log};
+use crate::observe::{Address, Call, Door, Health, Metrics, State, start_log};
 use crate::service::{Doors, Name, Observer};
 use crate::snapshot::Snapshotters;
 
+/// How long a process that was killed may keep the address of the metrics, once its disk servers are back.
+const LET_GO: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How long threads that hang in the host may hold up the end of the process.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -94,7 +98,7 @@ fn renew(servers: &Arc<Servers>) {
     let servers = Arc::clone(servers);
     tokio::spawn(async move {
         match servers.renew().await {
-            Ok(0) => tracing::info!("told to renew: the disk servers are those that are installed"),
+            Ok(0) => tracing::info!("told to renew: the disk servers stay"),
             Ok(retiring) => tracing::info!(retiring, "told to renew: new disks go to new servers"),
             Err(error) => {
                 tracing::error!(%error, "told to renew: the disk servers stay as they were")
@@ -164,7 +168,7 @@ struct House {
 enum Closing {
     /// They stay: containers go on.
     LeaveDisks,
-    /// Those that nobody uses go, and the disk server with the last one.
+    /// Those that nobody uses go, and a disk server that we started with its last one.
     DetachIdle,
 }
 
@@ -173,18 +177,11 @@ impl House {
         let config = &setup.config;
         let health = Health::default();
         let metrics = Arc::new(Metrics::new("ploop-snapshotter", setup.version)?);
-        // First, so that a long recovery can be watched.
-        let metrics_door = match &config.metrics.address {
-            Some(address) => {
-                let door = Door::open(address, Arc::clone(&metrics), health.clone()).await?;
-                tracing::info!(address = %door.address(), "metrics");
-                Some(door)
-            }
-            None => None,
-        };
+        // First: of a ploop-snapshotter that was killed a thread may wait for a device, and until its disk server is
+        // back everything that it held stays held.
         let servers = Servers::start(config.link_options(&setup.path, &setup.beside)).await?;
         let servers = Arc::new(servers);
-        let built = Self::open(config, health, metrics, metrics_door, &servers).await;
+        let built = Self::open(config, health, metrics, &servers).await;
         if built.is_err() && servers.started() {
             // A disk server for a daemon that does not come up would stay for ever.
             if let Err(error) = servers.drain().await {
@@ -204,9 +201,13 @@ impl House {
         config: &Config,
         health: Health,
         metrics: Arc<Metrics>,
-        metrics_door: Option<Door>,
         servers: &Arc<Servers>,
     ) -> Result<Self, Error> {
+        // Before the snapshots, so that a long recovery can be watched.
+        let metrics_door = match &config.metrics.address {
+            Some(address) => Some(open_door(address, &metrics, &health).await?),
+            None => None,
+        };
         let disks = Arc::clone(servers);
         let snapshotters = Snapshotters::open(config.snapshot_options(), disks).await?;
         let snapshotters = Arc::new(snapshotters);
@@ -276,8 +277,30 @@ impl House {
             Ok(left) => tracing::warn!(left, "disks stay attached: they are in use"),
             Err(error) => tracing::warn!(%error, "cannot detach the disks"),
         }
+        if !self.servers.are_ours() {
+            return;
+        }
         if let Err(error) = self.servers.drain().await {
             tracing::warn!(%error, "cannot send the disk servers home");
+        }
+    }
+}
+
+/// Opens the door to metrics, once whoever was killed before us has let go of its address.
+async fn open_door(
+    address: &Address,
+    metrics: &Arc<Metrics>,
+    health: &Health,
+) -> Result<Door, Error> {
+    let begun = Instant::now();
+    loop {
+        match Door::open(address, Arc::clone(metrics), health.clone()).await {
+            Ok(door) => {
+                tracing::info!(address = %door.address(), "metrics");
+                return Ok(door);
+            }
+            Err(error) if error.is_taken() && begun.elapsed() < LET_GO => sleep(AGAIN).await,
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -27,3 +27,15 @@ pub enum Error {
     #[error("cannot register a metric")]
     Metric(#[from] prometheus::Error),
 }
+
+impl Error {
+    /// Has another process the address, perhaps one that is ending?
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        match self {
+            Self::Listen { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+            Self::Socket(error) => matches!(error, socket::Error::InUse { .. }),
+            Self::LogTwice | Self::Metric(_) => false,
+        }
+    }
+}
