@@ -8,19 +8,23 @@ use clap::Parser;
 use ploop_snapshotter::config::{Config, DEFAULT_PATH};
 use ploop_snapshotter::observe;
 use ploop_snapshotter::seat::Name;
-use ploop_snapshotter::server;
+use ploop_snapshotter::server::{self, Left};
 
 /// As sysexits.h has it: a restart will not help.
 const WRONG_CONFIGURATION: u8 = 78;
+/// As sysexits.h has it, "try again": devices wait for the next server.
+const DEVICES_WAIT: u8 = 75;
 
 /// Serves chains of ploop images as block devices.
 ///
-/// SIGTERM makes it take no new disks and end with its last one; a second SIGTERM ends it at once.
+/// On ublk SIGTERM ends it: its devices wait for the next one. On FUSE, where they end with it, SIGTERM makes it take no
+/// new disks and end with its last one; a second SIGTERM ends it at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "ploopd",
     version,
-    after_help = "Exit status: 0 ended in order, 1 something failed, 2 wrong arguments, 78 wrong configuration."
+    after_help = "Exit status: 0 ended in order, 1 something failed, 2 wrong arguments, 75 ended in order and devices \
+                  wait for the next one, 78 wrong configuration."
 )]
 struct Arguments {
     /// The configuration, shared with ploop-snapshotter.
@@ -50,7 +54,8 @@ fn main() -> ExitCode {
         }
     };
     match run(arguments, config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Left::Nothing) => ExitCode::SUCCESS,
+        Ok(Left::Devices) => ExitCode::from(DEVICES_WAIT),
         Err(error) => {
             eprintln!("ploopd: {error:#}");
             ExitCode::FAILURE
@@ -58,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<()> {
+fn run(arguments: Arguments, mut config: Config) -> anyhow::Result<Left> {
     let name = arguments.server.unwrap_or(Name::PLAIN);
     if let Some(run) = arguments.run_dir {
         config.run_dir = std::path::absolute(run).context("--run-dir")?;

@@ -23,4 +23,4 @@ mod wanted;
 
 pub use error::Error;
 pub use process::{detach, prepare};
-pub use run::{Options, run};
+pub use run::{Left, Options, run};

@@ -5,6 +5,8 @@
 //! from its containers. So there the first signal only *drains*: no new disks, and the end comes with
 //! the last detach, at once if there is none. A second signal ends it now, in order: everything is
 //! written out and the images are closed, and whoever still has a device open gets I/O errors.
+//!
+//! SIGHUP is meant for ploop-snapshotter and may reach us too (`pkill -HUP ploop`): it changes nothing.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
@@ -67,11 +69,20 @@ impl Options {
     }
 }
 
+/// What a server leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing: it may stay away.
+    Nothing,
+    /// Devices that wait for the next server of its seat: whoever supervises it should start one at once.
+    Devices,
+}
+
 /// Runs a disk server until it may end.
 ///
 /// # Errors
 /// If it cannot start, or its door fails.
-pub async fn run(options: Options) -> Result<(), Error> {
+pub async fn run(options: Options) -> Result<Left, Error> {
     let seat = options.seat.clone();
     let mut signals = Signals::listen(&seat.folder())?;
     let taken = seat.clone();
@@ -114,12 +125,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if ended.is_none() && tokio::time::timeout(FAREWELL, &mut door).await.is_err() {
         door.abort();
     }
+    // Not before: until then a disk may have come.
+    let left = if server.idle() || !server.devices().transport().survives_restart() {
+        Left::Nothing
+    } else {
+        Left::Devices
+    };
     close_all(&server).await;
     drop(socket);
     match ended {
         Some(Ok(Err(error))) => Err(Error::Transport(error)),
         Some(Err(_)) => Err(Error::Lost("the gRPC server")),
-        Some(Ok(Ok(()))) | None => Ok(()),
+        Some(Ok(Ok(()))) | None => Ok(left),
     }
 }
 
@@ -241,10 +258,11 @@ fn make_folder(path: &Path) -> Result<(), Error> {
         .map_err(host("make", path))
 }
 
-/// The signals that mean "end".
+/// The signals that mean "end", and the one that means nothing here.
 struct Signals {
     term: Signal,
     int: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -253,13 +271,20 @@ impl Signals {
         Ok(Self {
             term: listen(SignalKind::terminate())?,
             int: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
+    /// The next that means "end".
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hangup.recv() => tracing::info!(
+                    "SIGHUP: nothing to do here; after an upgrade it is ploop-snapshotter that is told"
+                ),
+            }
         }
     }
 }
