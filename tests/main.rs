@@ -13,6 +13,7 @@ mod disk_servers;
 // A release build has no failpoints.
 #[cfg(debug_assertions)]
 mod failpoints;
+mod going_down;
 mod golden;
 mod host_blocks;
 mod host_faults;

@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::output::{self, Style};
 use super::verdict::Verdict;
-use super::{check, check_root, export, info, init, listing, node, preflight, release};
+use super::{
+    check, check_root, end_containers, export, info, init, listing, node, preflight, release,
+};
 use crate::config::{Config, DEFAULT_PATH};
 use crate::units::{Bytes, ClusterSize};
 
@@ -65,6 +68,11 @@ enum Verb {
     ///
     /// Only ublk devices outlive their server. Those of a living one are left to it.
     ReleaseDevices(Release),
+    /// End every container that has its disk here, and wait until no disk is mounted: for a machine that goes down.
+    ///
+    /// Tells the processes whose root is on a disk of this node to end (SIGTERM), and kills those that have not when the
+    /// grace is over. Ends with 0 when no disk is mounted in any mount namespace, 1 if that is not so within the limit.
+    EndContainers(EndContainers),
 }
 
 #[derive(Debug, Args)]
@@ -151,7 +159,8 @@ struct Tree {
 
 #[derive(Debug, Args)]
 struct Resize {
-    /// A snapshot's key, a container's id, or the beginning of one that only it has.
+    /// A snapshot's key, a container's id, its pod's NAMESPACE/POD/CONTAINER, or the beginning of a key or an id that only
+    /// it has.
     container: String,
     /// The size, such as 20Gi.
     size: Bytes,
@@ -171,6 +180,19 @@ struct Release {
     /// Only say what would be done.
     #[arg(long)]
     dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+struct EndContainers {
+    /// The configuration: the disk servers of its run_dir are meant.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// How long they may take to end by themselves.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    grace: u32,
+    /// How long all of it may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    limit: u32,
 }
 
 /// The deltas of a chain.
@@ -222,6 +244,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             .and_then(|config| node::resize(&config, &asked.container, asked.size)),
         Verb::ReleaseDevices(asked) => load(&asked.config)
             .and_then(|config| release::release(&config, &asked.device, asked.dry_run)),
+        Verb::EndContainers(asked) => load(&asked.config).and_then(|config| {
+            let seconds = |count: u32| Duration::from_secs(count.into());
+            end_containers::end_containers(&config, seconds(asked.grace), seconds(asked.limit))
+        }),
     };
     let verdict = verdict.unwrap_or_else(|error| {
         output::error(&error);
