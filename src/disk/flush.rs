@@ -8,7 +8,8 @@
 //! the running round may have taken its entries before the last write was answered.
 //!
 //! A failed sync is final. The kernel has dropped what it could not write, and a second sync that
-//! succeeds would prove nothing: the disk answers errors from then on.
+//! succeeds would prove nothing: the disk answers errors from then on. What was pending is void with it: its data
+//! may be among what was dropped, and an entry that outlived them would hide what was flushed before.
 
 use std::cell::Cell;
 use std::io;
@@ -117,7 +118,7 @@ impl<F: File> Disk<F> {
             match answer {
                 Ok(()) => rounds.done.set(number),
                 Err(Unfinished::Full) => rounds.full.set(number),
-                Err(Unfinished::Broken(why)) => self.give_up(&why),
+                Err(Unfinished::Broken(why)) => self.give_up_unsynced(&why),
             }
         }
     }

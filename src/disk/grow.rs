@@ -63,7 +63,8 @@ impl<F: File> Disk<F> {
             Err(error) => {
                 writable.top.borrow_mut().moved(&error.moved);
                 if error.amid {
-                    self.give_up(&format!("growing it was cut short: {}", error.source));
+                    let why = format!("growing it was cut short: {}", error.source);
+                    self.give_up_unsynced(&why);
                 }
                 return Err(Error::Image {
                     id: id(),

@@ -152,6 +152,8 @@ pub(super) struct Pending {
     lost: u64,
     /// Pages of tmpfs that are ours: storing into any other could fault when tmpfs is full.
     backed: Vec<bool>,
+    /// A sync has failed: nothing is kept any more.
+    void: bool,
     /// An entry that a deliberate bug keeps too late.
     #[cfg(test)]
     late: Option<(Cluster, Place)>,
@@ -192,6 +194,7 @@ impl Pending {
                 clusters,
                 lost,
                 backed,
+                void: false,
                 #[cfg(test)]
                 late: None,
             },
@@ -259,6 +262,9 @@ impl Pending {
         } else {
             (cluster, place)
         };
+        if self.void {
+            return Kept::NoRoom;
+        }
         let page = page_of(cluster);
         match self.backed.get(page) {
             None => return Kept::NoRoom,
@@ -292,6 +298,20 @@ impl Pending {
             && let Some(entry) = self.entry(cluster)
         {
             entry.store(0, Ordering::Release);
+        }
+    }
+
+    /// A sync has failed, and the kernel drops what it could not write: what these entries name may be gone. Whoever comes
+    /// next finds none of them, as after a power cut, and none is kept any more. Lost writes are remembered.
+    pub(super) fn void(&mut self) {
+        self.void = true;
+        let firsts = (0_u32..).step_by(PAGE);
+        for (first, _) in firsts.zip(&self.backed[HEADER / 4096..]).filter(|it| *it.1) {
+            for cluster in (first..=u32::MAX).take(PAGE).map(Cluster) {
+                if let Some(entry) = self.entry(cluster) {
+                    entry.store(0, Ordering::Release);
+                }
+            }
         }
     }
 

@@ -108,8 +108,24 @@ impl<F: File> Disk<F> {
         }
     }
 
-    /// A sync failed, and what it was to make durable may be gone: the disk answers errors from now on, and what is
-    /// on it is no layer, whoever serves it.
+    /// A sync failed, and what it was to make durable may be gone: the disk is given up, and who opens it next finds what
+    /// a power cut would have left, also in the same boot.
+    pub(super) fn give_up_unsynced(&self, why: &str) {
+        self.give_up(why);
+        if sabotaged(Bug::EntriesAfterFailedSync) {
+            return;
+        }
+        if let Some(writable) = &self.writable {
+            // Whoever is still writing, in place too, must flush before he is answered, and that fails.
+            writable.unkept.set(u64::MAX);
+            if let Some(pending) = writable.pending.borrow_mut().as_mut() {
+                pending.void();
+            }
+        }
+    }
+
+    /// Something that was to be written is not there: the disk answers errors from now on, and what is on it is no
+    /// layer, whoever serves it.
     pub(super) fn give_up(&self, why: &str) {
         self.shared.fail(why);
         let lost = &self.shared.counters.lost_writes;

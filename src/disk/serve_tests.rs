@@ -142,6 +142,44 @@ fn a_failed_sync_is_final_however_often_the_next_one_would_succeed() {
     );
 }
 
+/// Copied up and answered, it was in the pending file; the sync that should have covered it dropped its data, and the
+/// next process published it: 60 KiB that nobody had written hid the parent's.
+#[test]
+fn what_was_pending_when_a_sync_failed_is_void() {
+    let (disk, file) = disk();
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = std::fs::File::create(folder.path().join("image")).unwrap();
+    let identity = Identity::new(&image, [1; 16], 16, SIZE).unwrap();
+    let path = folder.path().join("pending");
+    let (pending, _) = Pending::open(&path, &identity).unwrap();
+    *disk.writable.as_ref().unwrap().pending.borrow_mut() = Some(pending);
+    write(&disk, 8 * K, 512).unwrap();
+    flush(&disk).unwrap();
+
+    write(&disk, K, 4096).unwrap();
+    *file.slow_writes.lock().unwrap() = true;
+    let piece = Piece::from_bytes(&[5; 512]);
+    let place = |at| disk.serve(Op::Write { fua: false }, ByteRange::new(at, 512), &piece);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut late = [8 * K, 9 * K, 2 * K].map(|at| Box::pin(place(at)));
+    for late in &mut late {
+        assert!(late.as_mut().poll(&mut context).is_pending());
+    }
+    *file.fail_syncs.lock().unwrap() = Some(Errno::IO);
+    assert_eq!(flush(&disk), Err(Errno::IO));
+    *file.fail_syncs.lock().unwrap() = None;
+    *file.slow_writes.lock().unwrap() = false;
+    for late in &mut late {
+        let answer = late.as_mut().poll(&mut context);
+        assert_eq!(answer, Poll::Ready(Err(Errno::IO)), "it may be lost");
+    }
+    drop(late);
+    now(disk.finish(false)).unwrap_err();
+    let (pending, left) = Pending::open(&path, &identity).unwrap();
+    assert_eq!(left, []);
+    assert!(pending.lost() > 0);
+}
+
 #[test]
 fn an_index_that_finds_no_space_is_written_at_the_next_flush() {
     let (disk, file) = disk();

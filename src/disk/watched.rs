@@ -17,9 +17,6 @@ use crate::image::{Image, ploop};
 use crate::io::{File, Memory, Piece, Pool, now};
 use crate::units::{ByteRange, ClusterSize};
 
-const SIZE: ClusterSize = ClusterSize::DEFAULT;
-const K: u64 = 64 << 10;
-
 /// What was asked of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -40,6 +37,8 @@ pub(super) struct Watched {
     pub(super) then_fail_syncs: Mutex<Option<Errno>>,
     /// Syncs wait while this is true.
     pub(super) slow: Mutex<bool>,
+    /// Writes wait while this is true.
+    pub(super) slow_writes: Mutex<bool>,
 }
 
 impl Watched {
@@ -59,6 +58,19 @@ fn fails(errno: &Mutex<Option<Errno>>) -> io::Result<()> {
         .map_or(Ok(()), |errno| Err(errno.into()))
 }
 
+/// Waits; whoever asks again finds out.
+async fn while_true(slow: &Mutex<bool>) {
+    let slow = || *slow.lock().unwrap();
+    std::future::poll_fn(|_| {
+        if slow() {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    })
+    .await;
+}
+
 impl File for Arc<Watched> {
     async fn read_at(&self, at: u64, into: Piece) -> io::Result<()> {
         self.memory.read_at(at, into).await
@@ -66,21 +78,14 @@ impl File for Arc<Watched> {
 
     async fn write_at(&self, at: u64, from: Piece) -> io::Result<()> {
         self.log(Asked::Write(at, from.len() as u64));
+        while_true(&self.slow_writes).await;
         fails(&self.fail_writes)?;
         self.memory.write_at(at, from).await
     }
 
     async fn sync(&self) -> io::Result<()> {
         self.log(Asked::Sync);
-        let slow = || *self.slow.lock().unwrap();
-        std::future::poll_fn(|_| {
-            if slow() {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
+        while_true(&self.slow).await;
         fails(&self.fail_syncs)
     }
 
@@ -108,25 +113,32 @@ impl File for Arc<Watched> {
 
 /// A disk of sixteen clusters, the first four of which a parent has; one index page, at place 0.
 pub(super) fn disk() -> (Disk<Arc<Watched>>, Arc<Watched>) {
+    disk_of(ClusterSize::DEFAULT, 4)
+}
+
+/// The same of clusters of this size, the first `below` of which a parent has.
+pub(super) fn disk_of(size: ClusterSize, below: usize) -> (Disk<Arc<Watched>>, Arc<Watched>) {
+    let bytes = usize::try_from(size.bytes()).unwrap();
+    let all = 16 * size.bytes();
     let parent = Arc::new(Watched::default());
     now(parent
         .memory
-        .write_at(0, Piece::from_bytes(&vec![9; 4 * 65536])))
+        .write_at(0, Piece::from_bytes(&vec![9; below * bytes])))
     .unwrap();
-    now(parent.memory.set_len(16 * K)).unwrap();
+    now(parent.memory.set_len(all)).unwrap();
     let image = now(Image::open_sealed(
         &parent,
         Some(crate::image::Format::Raw),
         None,
-        SIZE,
+        size,
     ))
     .unwrap();
-    let base = Base::empty(SIZE)
+    let base = Base::empty(size)
         .with(&image, Arc::new(parent), "base".as_ref())
         .unwrap();
 
     let file = Arc::new(Watched::default());
-    now(ploop::create(&file, 16 * K, SIZE)).unwrap();
+    now(ploop::create(&file, all, size)).unwrap();
     let opened = now(ploop::open_top(&file)).unwrap();
     file.taken();
     let writable = Writable {
@@ -134,7 +146,7 @@ pub(super) fn disk() -> (Disk<Arc<Watched>>, Arc<Watched>) {
         header: opened.header.into(),
         top: Top::new(&opened.entries, opened.end).into(),
         pending: None.into(),
-        length: K.into(),
+        length: size.bytes().into(),
         growing: false.into(),
         dirty: false.into(),
         unkept: 0.into(),
@@ -144,8 +156,8 @@ pub(super) fn disk() -> (Disk<Arc<Watched>>, Arc<Watched>) {
     let disk = Disk {
         base: Arc::new(base),
         writable: Some(writable),
-        shared: Arc::new(Shared::new("test".into(), 16 * K, SIZE, 2, false)),
-        pool: Rc::new(Pool::new(65536)),
+        shared: Arc::new(Shared::new("test".into(), all, size, 2, false)),
+        pool: Rc::new(Pool::new(bytes)),
         patience: Duration::ZERO,
     };
     (disk, file)

@@ -188,6 +188,8 @@ struct Medium {
     next_change: u64,
     under_way: Vec<UnderWay>,
     next_ticket: u64,
+    /// Syncs that failed, by ticket.
+    failed: Vec<u64>,
     /// Do operations wait until the test completes them?
     held: bool,
     /// Every moment since the test began to listen.
@@ -317,6 +319,31 @@ impl CrashFile {
         self.with(|medium| medium.complete(index));
     }
 
+    /// A sync that is under way, if there is one.
+    pub(crate) fn syncing(&self) -> Option<usize> {
+        let is_sync = |it: &UnderWay| matches!(it.asked, Asked::Sync(_));
+        self.with(|medium| medium.under_way.iter().position(is_sync))
+    }
+
+    /// Lets one of them fail, a sync: of what no sync has covered the kernel keeps this much, and forgets the rest.
+    pub(crate) fn fail(&self, index: usize, kept: Vec<Change>) {
+        self.with(|medium| {
+            let failed = medium.under_way.remove(index);
+            medium.kernel = medium.platter.clone();
+            medium.unsynced.clear();
+            for change in kept {
+                change.apply(&mut medium.kernel);
+                medium.unsynced.push_back((medium.next_change, change));
+                medium.next_change += 1;
+            }
+            medium.failed.push(failed.ticket);
+            medium.happened();
+            if let Some(waker) = failed.waker {
+                waker.wake();
+            }
+        });
+    }
+
     /// Counts what happened to its contents and syncs.
     pub(crate) fn events(&self) -> u64 {
         self.with(|medium| medium.events)
@@ -374,6 +401,9 @@ impl Future for Operation {
             Err(error) => return Poll::Ready(Err(error.kind().into())),
         };
         self.file.with(|medium| {
+            if medium.failed.contains(&ticket) {
+                return Poll::Ready(Err(rustix::io::Errno::IO.into()));
+            }
             let waiting = medium.under_way.iter_mut().find(|it| it.ticket == ticket);
             waiting.map_or(Poll::Ready(Ok(())), |it| {
                 it.waker = Some(context.waker().clone());

@@ -29,6 +29,8 @@ pub(crate) enum Bug {
     PendingLate,
     /// Entries leave the pending file before they are in the index.
     SettledEarly,
+    /// What was pending when a sync failed is believed by who opens the disk next.
+    EntriesAfterFailedSync,
     /// The pending file of an earlier boot is believed.
     PendingOfAnyBoot,
     /// A write for whose entry the pending file has no room is answered without a flush.

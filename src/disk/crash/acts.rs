@@ -1,8 +1,9 @@
 //! What a scenario does, act by act.
 
-use crate::io::stops::Chance;
-
+use super::explore::Plan;
 use super::layout::{ALL, REGION, SECTORS};
+use super::scenarios::{NO_ROOM, NONE, SHORT};
+use crate::io::stops::Chance;
 
 /// One act. Places are sectors of the regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,9 @@ pub(super) enum Act {
     Kill,
     /// The power goes in the middle of it; requests that were not answered are forgotten.
     Cut,
+    /// The next sync fails, and the kernel drops what it could not write; the process answers errors, closes the disk or
+    /// dies; the next one opens it in the same boot. Requests that were not answered are forgotten.
+    SyncFails,
 }
 
 /// A run of sectors inside one region: short ones, whole clusters, many.
@@ -45,12 +49,11 @@ fn place(chance: &mut Chance) -> (usize, usize) {
     (region + at, len.min(REGION - at))
 }
 
-/// Acts by chance.
-pub(super) fn random(chance: &mut Chance, count: usize) -> Vec<Act> {
+fn random(chance: &mut Chance, count: usize) -> Vec<Act> {
     let mut acts = Vec::with_capacity(count);
     for _ in 0..count {
         let (at, len) = place(chance);
-        acts.push(match chance.below(41) {
+        acts.push(match chance.below(42) {
             0..=15 => Act::Write(at, len),
             16..=18 => Act::Fua(at, len),
             19..=22 => Act::Zero(at, len),
@@ -62,8 +65,28 @@ pub(super) fn random(chance: &mut Chance, count: usize) -> Vec<Act> {
             37 | 38 => Act::Kill,
             // With 8192 clusters the index takes another one.
             39 => Act::Grow(1 << chance.below(15)),
+            40 => Act::SyncFails,
             _ => Act::Cut,
         });
     }
     acts
+}
+
+/// Acts by chance, and what they have to bear.
+pub(super) fn by_chance(seed: u64, samples: usize, judged: usize) -> Plan {
+    let mut chance = Chance::new(!seed);
+    let hardship = match chance.below(4) {
+        0 => NO_ROOM,
+        1 => SHORT,
+        _ => NONE,
+    };
+    let count = 6 + chance.below(14);
+    Plan {
+        name: "by chance",
+        acts: random(&mut chance, count),
+        hardship,
+        seed,
+        samples,
+        judged,
+    }
 }

@@ -6,9 +6,10 @@
 
 use std::time::Instant;
 
+use super::acts::by_chance;
 use super::explore::{Plan, Tally, Violation, run, shrink};
 use super::kept::REGRESSIONS;
-use super::scenarios::{SCENARIOS, by_chance};
+use super::scenarios::SCENARIOS;
 
 /// States by chance at a moment that has too many.
 const SAMPLES: usize = 12;

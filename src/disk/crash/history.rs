@@ -31,7 +31,7 @@ pub(super) struct Asked {
     answered: Option<u64>,
     /// Does it outlive the power?
     safe: bool,
-    /// The power went before it was answered: nobody will ever answer it.
+    /// The power went before it was answered, or it was answered with an error: nobody will ever answer it.
     forgotten: bool,
 }
 
@@ -110,6 +110,12 @@ impl History {
             }
             Kind::Zero | Kind::Discard => {}
         }
+    }
+
+    /// It is answered with an error: it may be done, in part, or not at all.
+    pub(super) fn refuse(&mut self, number: usize) {
+        self.tick();
+        self.asked[number].forgotten = true;
     }
 
     /// Everything that was answered is safe: the image was closed.

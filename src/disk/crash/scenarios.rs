@@ -1,12 +1,11 @@
 //! The scenarios by name, and by chance.
 
-use super::acts::{self, Act};
+use super::acts::Act;
 use super::explore::Plan;
 use super::layout::CLUSTER;
 use crate::io::Hardship;
-use crate::io::stops::Chance;
 
-use Act::{Cut, Discard, Flush, Fua, Grow, Kill, Reopen, Snapshot, Wait, Write, Zero};
+use Act::{Cut, Discard, Flush, Fua, Grow, Kill, Reopen, Snapshot, SyncFails, Wait, Write, Zero};
 
 /// A scenario: what it is called, what it has to bear, what it does.
 pub(super) struct Scenario {
@@ -15,16 +14,16 @@ pub(super) struct Scenario {
     acts: &'static [Act],
 }
 
-const NONE: Hardship = Hardship {
+pub(super) const NONE: Hardship = Hardship {
     no_room: false,
     ahead: None,
 };
-const NO_ROOM: Hardship = Hardship {
+pub(super) const NO_ROOM: Hardship = Hardship {
     no_room: true,
     ahead: None,
 };
 /// The file grows by one cluster at a time.
-const SHORT: Hardship = Hardship {
+pub(super) const SHORT: Hardship = Hardship {
     no_room: false,
     ahead: Some(CLUSTER),
 };
@@ -432,6 +431,38 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ],
     ),
     scenario(
+        "a sync fails, again and again",
+        NONE,
+        &[
+            Write(64, 8),
+            Write(3, 5),
+            Flush,
+            Wait,
+            Write(130, 9),
+            Write(256, 3),
+            Write(66, 4),
+            Flush,
+            SyncFails,
+            Write(5, 5),
+            Write(192, 64),
+            Write(450, 4),
+            Wait,
+            Flush,
+            Write(452, 20),
+            SyncFails,
+            Fua(130, 2),
+            SyncFails,
+            Write(131, 2),
+            Flush,
+            Kill,
+            Zero(448, 64),
+            Flush,
+            SyncFails,
+            Write(384, 4),
+            Flush,
+        ],
+    ),
+    scenario(
         "no room in the pending file",
         NO_ROOM,
         &[
@@ -463,24 +494,5 @@ impl Scenario {
             samples,
             judged,
         }
-    }
-}
-
-/// Acts by chance.
-pub(super) fn by_chance(seed: u64, samples: usize, judged: usize) -> Plan {
-    let mut chance = Chance::new(!seed);
-    let hardship = match chance.below(4) {
-        0 => NO_ROOM,
-        1 => SHORT,
-        _ => NONE,
-    };
-    let count = 6 + chance.below(14);
-    Plan {
-        name: "by chance",
-        acts: acts::random(&mut chance, count),
-        hardship,
-        seed,
-        samples,
-        judged,
     }
 }

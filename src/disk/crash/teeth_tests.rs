@@ -4,8 +4,9 @@
     reason = "what was explored is for a person to see"
 )]
 
+use super::acts::by_chance;
 use super::explore::{Tally, run};
-use super::scenarios::{SCENARIOS, by_chance};
+use super::scenarios::SCENARIOS;
 use crate::io::Bug;
 
 /// Rounds of all scenarios before a bug counts as missed.
@@ -54,6 +55,7 @@ teeth! {
     entries_are_never_pending: PendingNever,
     entries_are_pending_late: PendingLate,
     entries_are_settled_early: SettledEarly,
+    entries_outlive_a_failed_sync: EntriesAfterFailedSync,
     a_pending_file_of_any_boot_is_believed: PendingOfAnyBoot,
     what_is_not_kept_is_answered: UnkeptAnswered,
     the_tail_stays: TailStays,

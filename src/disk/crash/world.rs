@@ -20,10 +20,13 @@ use crate::disk::pending::Identity;
 use crate::disk::request::{Errno, Op};
 use crate::image::Seal;
 use crate::io::crash::{Contents, CrashFile, View};
-use crate::io::sectors::{self, BYTES, Id};
+use crate::io::sectors::{self, BYTES};
 use crate::io::stops::{self, Chance};
 use crate::io::{Piece, Pool};
 use crate::units::ByteRange;
+
+#[path = "endings.rs"]
+mod endings;
 
 /// Most requests under way at once.
 const AT_ONCE: usize = 6;
@@ -48,6 +51,8 @@ pub(super) struct World<'a> {
     /// A request that was answered with an error.
     refused: Rc<Cell<Option<(usize, Errno)>>>,
     closing: bool,
+    /// Has a sync failed? Then requests are refused, and what was answered is as after a power cut.
+    broken: Rc<Cell<bool>>,
     /// What the last look saw.
     seen: u64,
     kept: Vec<u8>,
@@ -84,6 +89,7 @@ impl<'a> World<'a> {
             history: Rc::new(RefCell::new(History::new(initial))),
             refused: Rc::default(),
             closing: false,
+            broken: Rc::default(),
             seen: 0,
             kept: Vec::new(),
             allowed: Vec::new(),
@@ -129,10 +135,15 @@ impl<'a> World<'a> {
                     acts.next();
                     self.cut()?;
                 }
+                Some(Act::SyncFails) if open == 0 => _ = acts.next(),
+                Some(Act::SyncFails) if self.top.syncing().is_some() && self.chance.one_in(2) => {
+                    acts.next();
+                    self.sync_fails()?;
+                }
                 Some(Act::Wait | Act::Snapshot | Act::Reopen | Act::Grow(_)) | None => {
                     self.go_on(true)?
                 }
-                Some(Act::Kill | Act::Cut) => self.go_on(open > 0)?,
+                Some(Act::Kill | Act::Cut | Act::SyncFails) => self.go_on(open > 0)?,
                 Some(act) if open < AT_ONCE && (open == 0 || self.chance.one_in(3)) => {
                     self.ask(*act);
                     acts.next();
@@ -214,6 +225,7 @@ impl<'a> World<'a> {
         };
         let history = Rc::clone(&self.history);
         let refused = Rc::clone(&self.refused);
+        let broken = Rc::clone(&self.broken);
         let request = history.borrow().request(number).clone();
         let range = match request.ids.len() {
             0 => ByteRange::new(0, 0),
@@ -232,6 +244,7 @@ impl<'a> World<'a> {
         self.executor.spawn(async move {
             match disk.serve(op, range, &piece).await {
                 Ok(()) => history.borrow_mut().answer(number),
+                Err(Errno::IO) if broken.get() => history.borrow_mut().refuse(number),
                 Err(errno) => refused.set(Some((number, errno))),
             }
         });
@@ -319,48 +332,6 @@ impl<'a> World<'a> {
         self.begin()
     }
 
-    /// The process dies. The next one finds what the kernel has, and is given all open requests again.
-    fn kill(&mut self) -> Result<(), Violation> {
-        let view = self.top.view();
-        let loose = view.under_way.len();
-        let done = self.chance.parts(&view.under_way, loose);
-        self.executor = Executor::default();
-        self.disk = None;
-        self.top = CrashFile::after_death(&view, &done);
-        self.tally.lives += 1;
-        self.begin()
-    }
-
-    /// The power goes. What a sector then holds it holds for good.
-    fn cut(&mut self) -> Result<(), Violation> {
-        let view = self.top.view();
-        let mut left = stops::power(&view, &mut self.chance, self.plan.samples);
-        let left = left.swap_remove(self.chance.below(left.len()));
-        let allowed = self.history.borrow().allowed(Stop::Power);
-        self.executor = Executor::default();
-        self.disk = None;
-        self.top = CrashFile::new(left);
-        self.boot = self.boot.wrapping_add(1);
-        self.identity =
-            identity(&self.folder, self.tops, self.boot).map_err(|what| self.wrong(None, what))?;
-        self.tally.lives += 1;
-        // What is not answered will never be; what is there now is the beginning.
-        let nothing = vec![0; layout::ALL];
-        self.history.borrow_mut().begin_again(nothing);
-        self.top.hold(false);
-        let pending = self.folder.join("reader");
-        let disk = autopsy::open(&self.base, &self.top, &self.identity, &pending, &self.pool);
-        let read = disk.and_then(|disk| {
-            self.table.read(&disk, |sector, bytes| {
-                let ids = allowed[sector].iter().copied();
-                ids.clone().find(|id| sectors::is(bytes, *id))
-            })
-        });
-        let found: Vec<Id> = read.map_err(|what| self.wrong(Some(Stop::Power), what))?;
-        self.history.borrow_mut().begin_again(found);
-        self.begin()
-    }
-
     fn hold_all_answered(&mut self) -> Result<(), Violation> {
         let Some(disk) = self.disk.clone() else {
             return Ok(());
@@ -405,7 +376,11 @@ impl<'a> World<'a> {
         let before = std::mem::take(&mut self.kept);
         let stores = between(&before, &pending);
         self.kept = before;
-        let allowed = self.history.borrow().allowed(Stop::Process);
+        let bound = match self.broken.get() {
+            true => Stop::Power,
+            false => Stop::Process,
+        };
+        let allowed = self.history.borrow().allowed(bound);
         let lefts = stops::process(view, &mut self.chance, samples);
         for (number, left) in lefts.iter().enumerate() {
             self.tally.process += 1;
