@@ -7,8 +7,9 @@ use std::path::Path;
 use ploop_snapshotter::io::Piece;
 use ploop_snapshotter::link::{Delta, Format};
 use ploop_snapshotter::units::ClusterSize;
+use rustix::process::Signal;
 
-use crate::support::ploopd::{Mounted, Ploopd, run};
+use crate::support::ploopd::{Mounted, Ploopd, run, wait_until};
 use crate::support::unsynced::Unsynced;
 use crate::support::{device, images};
 
@@ -82,6 +83,45 @@ fn a_sync_that_fails_alone_ends_that_disk_and_no_other() {
     server.seal("bad").unwrap_err();
     assert!(server.detach("bad").unwrap());
     assert!(server.seal("good").unwrap().is_some());
+}
+
+/// A server died, and the next one's first sync fails: it was to cover what the pending file names. The disk is refused; who
+/// opens it after that must not find the entries, whose data may be gone.
+#[test]
+fn a_sync_that_fails_when_a_disk_is_opened_leaves_what_was_flushed() {
+    let host = Unsynced::new();
+    let server = Ploopd::start();
+    images::create(&host.behind("bad"), 16 * MIB, ClusterSize::DEFAULT);
+    let delta = Delta {
+        path: host.face("bad"),
+        format: Format::Ploop,
+        seal: None,
+    };
+    let attach = |id| server.attach(id, std::slice::from_ref(&delta));
+    let disk = device::open(&attach("bad").unwrap().device);
+    device::write(&disk, MIB, &[1; 8192]);
+    disk.sync_data().unwrap();
+    device::write(&disk, 2 * MIB, &[2; 8192]);
+    drop(disk);
+    let killed = server.pid();
+    server.signal(Signal::KILL);
+    wait_until("another server", || {
+        server.pid() != killed && server.seen().alive
+    });
+    if !server.block(server.servers().list()).unwrap().is_empty() {
+        // Over ublk the next server has taken it over before anything could fail.
+        return;
+    }
+    host.fail(Some("bad"));
+    let error = attach("b").unwrap_err().to_string();
+    assert!(error.contains("in-use mark durable"), "{error}");
+    host.fail(None);
+    let disk = device::open(&attach("b").unwrap().device);
+    assert_eq!(device::read(&disk, MIB, 8192), [1; 8192], "flushed before");
+    assert_eq!(device::read(&disk, 2 * MIB, 8192), [0; 8192]);
+    drop(disk);
+    server.seal("b").unwrap_err();
+    assert!(server.detach("b").unwrap());
 }
 
 /// Its user may never write again, as an XFS that has shut down: that the sync failed is remembered all the same.

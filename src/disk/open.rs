@@ -9,13 +9,13 @@ use super::Error;
 use super::flush::Rounds;
 use super::gate::Gate;
 use super::handle::Spec;
-use super::pending::{Identity, Pending};
+use super::pending::{Identity, Pending, void_left};
 use super::place::Writable;
 use super::serve::Disk;
 use super::shard::Build;
 use super::shared::Shared;
 use crate::causes::in_full;
-use crate::chain::{Chains, OpenTop, Top};
+use crate::chain::{self, Chains, OpenTop, Top};
 use crate::image::{self, Header, ploop};
 use crate::io::{Bug, Direct, File, Uring, now, sabotaged};
 use crate::units::{Cluster, Place};
@@ -35,7 +35,20 @@ pub(super) fn open(
     boot: [u8; 16],
     patience: Duration,
 ) -> Result<Opened, Error> {
-    let (base, top) = chains.open(&spec.deltas, !spec.read_only)?;
+    let opened = chains.open(&spec.deltas, !spec.read_only);
+    if let Err(chain::Error::Image {
+        source: image::Error::Unsynced(_),
+        ..
+    }) = &opened
+    {
+        // It was to cover what an earlier process has written and its pending file names.
+        let path = &spec.pending;
+        void_left(path).map_err(|source| Error::Pending {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    let (base, top) = opened?;
     let size = top
         .as_ref()
         .map_or(base.size(), |top| top.image.header.size());

@@ -333,6 +333,23 @@ impl Drop for Pending {
     }
 }
 
+/// A sync has failed before anybody could open the file: what it names is void, and one more write is lost.
+pub(super) fn void_left(path: &Path) -> io::Result<()> {
+    let file = match fs::File::options().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    if file.metadata()?.len() < HEADER as u64 {
+        // Nobody's.
+        return Ok(());
+    }
+    let mut lost = [0; 8];
+    file.read_exact_at(&mut lost, LOST)?;
+    let lost = u64::from_le_bytes(lost).saturating_add(1);
+    file.write_all_at(&lost.to_le_bytes(), LOST)?;
+    file.set_len(HEADER as u64)
+}
+
 /// A mapping of the file's first bytes.
 fn map(file: &fs::File, bytes: usize) -> io::Result<NonNull<AtomicU32>> {
     // SAFETY: a fresh mapping of a file that is that long; nobody touches it after `remove` truncates it.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Identity, Kept, Pending, answered_for, boot_id};
+use super::{Identity, Kept, Pending, answered_for, boot_id, void_left};
 use crate::units::{Cluster, ClusterSize, Place};
 
 fn identity(folder: &std::path::Path, name: &str, boot: u8) -> Identity {
@@ -145,4 +145,30 @@ fn it_costs_one_page_for_each_thousand_clusters_in_use() {
     );
     assert_eq!(pending.keep(Cluster(4000), Place(1)), Kept::Yes);
     assert_eq!(fs::metadata(&path).unwrap().blocks() * 512, 8192);
+}
+
+/// A sync has failed: what was pending may be gone, and what is refused from then on is remembered.
+#[test]
+fn what_is_void_is_found_by_nobody() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("pending");
+    let image = identity(folder.path(), "image", 1);
+    void_left(&path).unwrap();
+    for opened in [true, false] {
+        let (mut pending, left) = Pending::open(&path, &image).unwrap();
+        assert_eq!((pending.lost(), left), (u64::from(!opened), Vec::new()));
+        for cluster in [0, 1023, 1024, 4999] {
+            assert_eq!(pending.keep(Cluster(cluster), Place(5)), Kept::Yes);
+        }
+        if opened {
+            pending.lose(1).unwrap();
+            pending.void();
+            assert_eq!(pending.keep(Cluster(70), Place(6)), Kept::NoRoom);
+        } else {
+            drop(pending);
+            void_left(&path).unwrap();
+        }
+    }
+    let (pending, left) = Pending::open(&path, &image).unwrap();
+    assert_eq!((pending.lost(), left), (2, Vec::new()));
 }

@@ -19,6 +19,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The sync failed that follows the in-use mark, and covers what a process before had written.
+    #[error("cannot make the in-use mark durable")]
+    Unsynced(#[source] io::Error),
     /// Something is wrong with the image.
     #[error("{0}: {advice}", advice = .0.advice())]
     Defect(Defect),
@@ -105,7 +108,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { .. } => Kind::Io,
+            Self::Io { .. } | Self::Unsynced(_) => Kind::Io,
             Self::Defect(Defect::InUse | Defect::LowerInUse | Defect::UnknownInUse(_)) => {
                 Kind::InUse
             }

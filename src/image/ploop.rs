@@ -86,9 +86,7 @@ pub async fn open_top<F: File>(file: &F) -> Result<Opened, Error> {
     }
     let trusted = sabotaged(Bug::CleanAtOpen) && header.in_use() == InUse::Yes;
     if !sabotaged(Bug::MarkNotSynced) && !trusted {
-        file.sync()
-            .await
-            .map_err(Error::io("make the in-use mark durable"))?;
+        file.sync().await.map_err(Error::Unsynced)?;
     }
     Ok(Opened {
         header: opened,

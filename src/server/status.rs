@@ -72,7 +72,7 @@ fn of_image(error: &image::Error) -> Code {
         image::Kind::InUse => Code::FailedPrecondition,
         image::Kind::Invalid => Code::InvalidArgument,
         image::Kind::Io => match error {
-            image::Error::Io { source, .. } => of_host(source),
+            image::Error::Io { source, .. } | image::Error::Unsynced(source) => of_host(source),
             _ => Code::Internal,
         },
     }
