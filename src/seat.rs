@@ -167,6 +167,12 @@ impl Seat {
         self.run.join("pending")
     }
 
+    /// Of one delta, by its path as it was attached.
+    #[must_use]
+    pub fn pending_of(&self, top: &Path) -> PathBuf {
+        self.pending().join(pending_name(top))
+    }
+
     /// What a server that is started by `ploop-snapshotter` says. Not in the seat: it outlives it.
     #[must_use]
     pub fn log(&self) -> PathBuf {
@@ -203,6 +209,19 @@ impl Seat {
     }
 }
 
+/// A pending file is found again by the delta it belongs to, whatever the disk is called next time;
+/// whether it really belongs is checked by what it says inside.
+fn pending_name(top: &Path) -> String {
+    let path = top.as_os_str().as_encoded_bytes();
+    let name = top.file_name().unwrap_or_default().to_string_lossy();
+    let short: String = name
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+        .take(100)
+        .collect();
+    format!("{:08x}-{short}", crc32fast::hash(path))
+}
+
 fn gone(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error)
@@ -222,10 +241,11 @@ fn gone(done: io::Result<()>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+    use std::path::Path;
 
     use rustix::fs::{FlockOperation, flock};
 
-    use super::{Name, Seat};
+    use super::{Name, Seat, pending_name};
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
@@ -242,6 +262,18 @@ mod tests {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
         }
         assert!(name("2-1") > name("1-9"));
+    }
+
+    #[test]
+    fn a_pending_file_has_a_name_of_its_own_in_one_folder() {
+        let name = |path: &str| pending_name(Path::new(path));
+        assert_eq!(name("/a/7.hds"), name("/a/7.hds"));
+        assert_ne!(name("/a/7.hds"), name("/b/7.hds"));
+        assert!(name("/a/7.hds").ends_with("-7.hds"));
+        for odd in ["/", "/a/ö b", &format!("/{}", "x".repeat(255))] {
+            let name = name(odd);
+            assert!(name.len() < 120 && !name.contains('/'), "{name}");
+        }
     }
 
     #[test]

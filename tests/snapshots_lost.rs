@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ploop_snapshotter::snapshot::{ErrorKind, Labels, NameOptions};
 
@@ -13,6 +13,32 @@ use super::{Mounted, Node, chain, usual};
 async fn what_a_dead_disk_server_took_along_is_never_committed() {
     taken_along(usual(), true).await;
     taken_along(usual(), false).await;
+}
+
+/// Its pending file lay in memory until the next boot, for a delta that was gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_disk_server_left_goes_with_the_snapshot() {
+    let node = Node::of(usual()).await;
+    let pending = node.folder.path().join("run/pending");
+    let left = || fs::read_dir(&pending).unwrap().count();
+    let mounts = node.prepare("a", "").await;
+    let mounted = Mounted::new(&mounts, &node.point("a"));
+    fs::write(mounted.path("synced"), "1").unwrap();
+    let root = fs::File::open(&mounted.point).unwrap();
+    rustix::fs::syncfs(root).unwrap();
+    let pid = node.servers.seen()[0].hello.pid;
+    let kill = Command::new("kill").args(["-9", &pid.to_string()]).status();
+    assert!(kill.unwrap().success());
+    drop(mounted);
+    assert_eq!(left(), 1);
+    node.ploop.remove("a").await.unwrap();
+    let begun = Instant::now();
+    while left() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it stays");
+        node.ploop.cleanup().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    node.end().await;
 }
 
 /// The same of any kind of file system: part of it had arrived, or nothing at all.

@@ -97,6 +97,7 @@ impl Node {
     pub(super) async fn open(folder: Folder, name: NameOptions) -> Self {
         let mut options = Options::new(folder.path().join("root"));
         options.busy_wait = Duration::from_millis(500);
+        options.run = Some(folder.path().join("run"));
         options.names = vec![name.clone()];
         options.names.extend(folder.others.iter().cloned());
         let servers = Arc::clone(&folder.servers);

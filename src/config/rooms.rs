@@ -161,6 +161,7 @@ impl Config {
             options
         });
         let mut options = snapshot::Options::new(self.root.clone());
+        options.run = Some(self.run_dir.clone());
         options.names = names.collect();
         options.reserve = self.snapshots.reserve.0;
         options.busy_wait = self.snapshots.busy_wait;

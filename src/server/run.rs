@@ -141,8 +141,7 @@ pub async fn run(options: Options) -> Result<Left, Error> {
 }
 
 async fn build(options: &Options) -> Result<Arc<Server>, Error> {
-    let pending = options.seat.pending();
-    make_folder(&pending)?;
+    make_folder(&options.seat.pending())?;
     let registry = options.seat.registry();
     // Before any device is given back: from then on its number may be another disk's.
     let aliases = Aliases::open(&options.seat.folder())?;
@@ -167,12 +166,11 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
     recover::tell(account.as_ref(), &found, outlived);
     let shards = Shards::start(options.disk.clone())?;
     let server = Arc::new(Server::new(
-        options.seat.name(),
+        options.seat.clone(),
         shards,
         devices,
         aliases,
         Registry::new(registry),
-        pending,
     ));
     match account {
         // The old account stands until the new one is complete: whoever comes next needs it whole.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::device::Devices;
 use crate::disk::{DiskHandle, Shards, Spec};
 use crate::failpoint::pass;
 use crate::image;
-use crate::seat::Name;
+use crate::seat::{Name, Seat};
 
 /// How many seals are remembered for callers who missed the answer.
 const SEALS: usize = 4096;
@@ -55,7 +55,7 @@ pub(super) struct Server {
     pub(super) registry: Arc<Registry>,
     pub(super) claims: Arc<Claims>,
     pub(super) turns: Turns,
-    pending: PathBuf,
+    seat: Seat,
     draining: AtomicBool,
     /// Attaches under way: each may become a disk.
     arriving: AtomicUsize,
@@ -68,15 +68,14 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(
-        name: Name,
+        seat: Seat,
         shards: Shards,
         devices: Devices,
         aliases: Aliases,
         registry: Registry,
-        pending: PathBuf,
     ) -> Self {
         Self {
-            name,
+            name: seat.name(),
             build: Build::default(),
             shards,
             devices: Arc::new(devices),
@@ -84,7 +83,7 @@ impl Server {
             registry: Arc::new(registry),
             claims: Arc::new(Claims::default()),
             turns: Turns::default(),
-            pending,
+            seat,
             draining: AtomicBool::new(false),
             arriving: AtomicUsize::new(0),
             gone: Notify::new(),
@@ -184,7 +183,7 @@ impl Server {
             id: wanted.id.clone(),
             deltas: wanted.chain(),
             read_only: wanted.read_only,
-            pending: self.pending.join(pending_name(wanted.top())),
+            pending: self.seat.pending_of(wanted.top()),
         }
     }
 
@@ -420,36 +419,4 @@ async fn allocated(path: &Path) -> u64 {
 
 fn bytes_of(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |meta| meta.blocks() * 512)
-}
-
-/// A pending file is found again by the delta it belongs to, whatever the disk is called next time;
-/// whether it really belongs is checked by what it says inside.
-fn pending_name(top: &Path) -> String {
-    let path = top.as_os_str().as_encoded_bytes();
-    let name = top.file_name().unwrap_or_default().to_string_lossy();
-    let short: String = name
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
-        .take(100)
-        .collect();
-    format!("{:08x}-{short}", crc32fast::hash(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::pending_name;
-
-    #[test]
-    fn a_pending_file_has_a_name_of_its_own_in_one_folder() {
-        let name = |path: &str| pending_name(Path::new(path));
-        assert_eq!(name("/a/7.hds"), name("/a/7.hds"));
-        assert_ne!(name("/a/7.hds"), name("/b/7.hds"));
-        assert!(name("/a/7.hds").ends_with("-7.hds"));
-        for odd in ["/", "/a/ö b", &format!("/{}", "x".repeat(255))] {
-            let name = name(odd);
-            assert!(name.len() < 120 && !name.contains('/'), "{name}");
-        }
-    }
 }

@@ -69,7 +69,8 @@ impl House {
     }
 
     pub(super) async fn open(dir: tempfile::TempDir, disks: Arc<Double>) -> Result<Self, Error> {
-        let options = options(dir.path().join("root"));
+        let mut options = options(dir.path().join("root"));
+        options.run = Some(dir.path().join("run"));
         let all = open(options, &disks, Steps::default()).await?;
         let ploop = all.named("ploop").unwrap();
         Ok(Self {

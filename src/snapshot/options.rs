@@ -11,6 +11,8 @@ use crate::units::ClusterSize;
 pub struct Options {
     /// Where everything is kept. One daemon at a time.
     pub root: PathBuf,
+    /// Where disk servers keep what is not in a delta yet: it goes with its delta. `None`: it stays.
+    pub run: Option<PathBuf>,
     /// The snapshotters, each with records of its own.
     pub names: Vec<NameOptions>,
     /// Bytes that the host's disk must have free for a new active snapshot; 0: none.
@@ -33,6 +35,7 @@ impl Options {
     pub fn new(root: PathBuf) -> Self {
         Self {
             root,
+            run: None,
             names: Vec::new(),
             reserve: 0,
             busy_wait: Duration::from_secs(2),

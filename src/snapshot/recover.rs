@@ -14,13 +14,13 @@
 //! Nothing that containerd knows of is ever deleted here.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::device::held;
 use super::paths::{Found, OURS, disk_of, found, our_disk};
+use super::remove::discard;
 use super::root::names;
 use super::shared::{Shared, blocking};
 use super::{Error, Kind};
@@ -38,10 +38,10 @@ impl Shared {
         }
         let records = self.store(crate::store::Store::all).await?;
         self.compare_disks(&records).await?;
-        let paths = self.paths.clone();
+        let (paths, run) = (self.paths.clone(), self.options.run.clone());
         blocking("sweeping the root", move || {
-            sweep(&paths.deltas(), &records)?;
-            sweep(&paths.goldens(), &[])?;
+            sweep(&paths.deltas(), &records, run.as_deref())?;
+            sweep(&paths.goldens(), &[], None)?;
             for record in records.iter().filter(|record| has_delta(record)) {
                 let path = paths.delta(record.id);
                 if !path.exists() {
@@ -161,7 +161,7 @@ fn has_delta(record: &Record) -> bool {
 }
 
 /// Unlinks files of ours that no record names.
-fn sweep(dir: &Path, records: &[Record]) -> Result<(), Error> {
+fn sweep(dir: &Path, records: &[Record], run: Option<&Path>) -> Result<(), Error> {
     let kinds: HashMap<_, _> = records.iter().map(|r| (r.id, r.kind)).collect();
     for (name, path) in names(dir)? {
         let orphan = match found(&name) {
@@ -174,7 +174,7 @@ fn sweep(dir: &Path, records: &[Record]) -> Result<(), Error> {
             }
         };
         if orphan {
-            fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+            discard(&path, run)?;
             tracing::info!(file = %path.display(), "removed a file that no snapshot names");
         }
     }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::paths::disk_of;
 use super::shared::{Shared, blocking};
 use super::words::check_key;
 use super::{Error, Kind, Snapshotter};
+use crate::seat::{Name, Seat};
 use crate::store::Record;
 
 /// So many are taken apart at a time.
@@ -190,13 +192,27 @@ impl Shared {
     }
 
     async fn unlink(&self, record: &Record) -> Result<(), Error> {
-        let path = self.paths.delta(record.id);
-        let asked = path.clone();
-        match blocking("removing a file", move || fs::remove_file(asked)).await? {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::file("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        let (path, run) = (self.paths.delta(record.id), self.options.run.clone());
+        blocking("removing a file", move || discard(&path, run.as_deref())).await?
+    }
+}
+
+/// Removes a delta for good, and what a disk server that died or failed has left for who opens it next: nobody will.
+pub(super) fn discard(delta: &Path, run: Option<&Path>) -> Result<(), Error> {
+    gone(delta).map_err(Error::file("remove", delta))?;
+    let pending = run.map(|run| Seat::new(run, Name::PLAIN).pending_of(delta));
+    if let Some(pending) = pending
+        && let Err(error) = gone(&pending)
+    {
+        // It takes memory until the next boot, and no more.
+        tracing::warn!(file = %pending.display(), %error, "what a disk server left cannot be removed");
+    }
+    Ok(())
+}
+
+fn gone(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

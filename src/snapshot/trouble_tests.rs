@@ -9,6 +9,7 @@ use super::super::double::Double;
 use super::super::fixture::{House, kind, labels, options};
 use super::super::{Error, ErrorKind, Kind, Labels, Snapshotters};
 use crate::link::{self, DiskStats};
+use crate::seat::{Name, Seat};
 
 #[tokio::test]
 async fn a_commit_that_fails_leaves_the_snapshot_active() {
@@ -177,6 +178,31 @@ async fn a_failed_disk_is_not_committed() {
     }
     assert_eq!(house.ploop.stat("a").await.unwrap().kind, Kind::Active);
     house.ploop.remove("a").await.unwrap();
+}
+
+/// A disk server that died or failed has left map entries for who opens the delta next: they were there until the next
+/// boot, in memory, for deltas that nobody could ever open.
+#[tokio::test]
+async fn what_a_disk_server_left_goes_with_its_delta() {
+    let house = House::new().await;
+    house.prepare("a", "").await;
+    house.prepare("b", "").await;
+    std::fs::write(house.delta(99), "x").unwrap();
+    let seat = Seat::new(&house.dir.path().join("run"), Name::PLAIN);
+    std::fs::create_dir_all(seat.pending()).unwrap();
+    let left = [1, 2, 99].map(|id| seat.pending_of(&house.delta(id)));
+    for file in &left {
+        std::fs::write(file, "x").unwrap();
+    }
+    let there = || left.iter().map(|file| file.exists()).collect::<Vec<_>>();
+    house.ploop.remove("a").await.unwrap();
+    house.ploop.cleanup().await.unwrap();
+    assert_eq!(there(), [false, true, true]);
+    let house = house.reopen().await.unwrap();
+    assert_eq!(there(), [false, true, false]);
+    house.ploop.remove("b").await.unwrap();
+    house.ploop.cleanup().await.unwrap();
+    assert_eq!(there(), [false; 3]);
 }
 
 #[tokio::test]

@@ -79,13 +79,15 @@ pub(super) const ROOMS: &[Room] = &[
         "link",
         &["lock", "proto", "program", "seat", "spawn", "units"],
     ),
-    // `io`: an image is made on an open file, and somebody has to open it.
+    // `io`: an image is made on an open file, and somebody has to open it. `seat`: what a disk server left of a delta
+    // goes with it.
     room(
         "snapshot",
         &[
             "causes",
             "failpoint",
             "lock",
+            "seat",
             "spawn",
             "units",
             "filesystem",
