@@ -208,6 +208,38 @@ fn a_writable_delta_has_one_owner() {
     engine.open(chain).close();
 }
 
+/// The host's file system was mounted again after an error, in the same boot: the places that were not flushed are gone,
+/// the pending file names them still. Attaching says so, mending says "attach it": neither must be the end.
+#[test]
+fn what_the_host_lost_is_given_up_by_removing_the_pending_file() {
+    let engine = Engine::new();
+    let delta = engine.create("0.hds", SIZE, ClusterSize::DEFAULT);
+    let chain = std::slice::from_ref(&delta);
+    let disk = engine.open(chain);
+    disk.try_write(0, &[1; 512], false).unwrap();
+    disk.flush();
+    let flushed = fs::read(&delta.path).unwrap();
+    disk.try_write(2 * 65536, &[2; 512], false).unwrap();
+    let left = fs::read(engine.pending("0.hds")).unwrap();
+    disk.close();
+    fs::write(&delta.path, flushed).unwrap();
+    truncate(&delta.path, 2 * 65536);
+    fs::write(engine.pending("0.hds"), left).unwrap();
+    let error = story(&engine.try_open(chain, false).err().expect("refused"));
+    let way = format!("remove {}", engine.pending("0.hds").display());
+    assert!(
+        error.contains("beyond the end") && error.contains(&way),
+        "{error}"
+    );
+    fs::remove_file(engine.pending("0.hds")).unwrap();
+    let disk = engine.open(chain);
+    assert_eq!(
+        (disk.read(0, 512), disk.read(2 * 65536, 512)),
+        (vec![1; 512], vec![0; 512])
+    );
+    disk.close();
+}
+
 /// A pending file that contradicts the image means that somebody changed it: nothing is guessed.
 #[test]
 fn a_contradicting_pending_file_is_refused() {

@@ -64,8 +64,10 @@ pub(super) fn mend(chain: &Chain, config: &Config, style: Style) -> Result<Verdi
             bail!(
                 "{} is left as it is: {left} of its clusters were answered for by a ploopd that died, and are named only in \
                  {}; attach the disk again (start the container, or ploopd), which takes them over, and mending would lose \
-                 them",
+                 them; if that is refused because they contradict the image, its message names the file in {} to \
+                 remove: what was flushed is whole without it",
                 path.display(),
+                folder.display(),
                 folder.display()
             );
         }

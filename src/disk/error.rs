@@ -29,7 +29,7 @@ pub enum Error {
     },
     /// The pending file names places that cannot be.
     #[error(
-        "pending file {path} says that cluster {} is at place {}, which {why}: the image was changed behind our back; nothing was written",
+        "pending file {path} says that cluster {} is at place {}, which {why}: the image was changed behind our back, or its host lost what was not flushed; what was flushed is whole in it: remove {path} to go back to that, and give up the rest; nothing was written",
         cluster.0, place.0
     )]
     Contradiction {
