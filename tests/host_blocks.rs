@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::engine::Engine;
+use ploop_snapshotter::chain;
 use ploop_snapshotter::disk::{Error, Options};
 use ploop_snapshotter::units::ClusterSize;
 
@@ -92,12 +93,15 @@ fn a_disk_that_ends_inside_a_block_is_refused() {
     let file = fs::File::options().write(true).open(engine.path("odd"));
     let sectors = (size / 512).to_le_bytes();
     file.unwrap().write_all_at(&sectors, 36).unwrap();
+    let before = fs::read(engine.path("odd")).unwrap();
     match engine.try_open(&deltas, false).map(drop) {
-        Err(Error::Block {
+        Err(Error::Chain(chain::Error::Block {
             size: found,
             block: 4096,
             ..
-        }) => assert_eq!(found, size),
+        })) => assert_eq!(found, size),
         other => panic!("{other:?}"),
     }
+    let after = fs::read(engine.path("odd")).unwrap();
+    assert!(before == after, "it is not marked as in use");
 }

@@ -47,6 +47,18 @@ pub enum Error {
         /// The chain's.
         expected: ClusterSize,
     },
+    /// The host's disk has larger blocks than a writable delta's size is made of.
+    #[error(
+        "delta {path} is a disk of {size} bytes, and lies on one that reads and writes whole blocks of {block}: make it a multiple of that, or keep it elsewhere"
+    )]
+    Block {
+        /// Which.
+        path: PathBuf,
+        /// Its disk's size in bytes.
+        size: u64,
+        /// The host's block in bytes.
+        block: u64,
+    },
     /// A raw file that is not the base.
     #[error("{path} is a raw file: only the lowest level of a chain may be one")]
     RawAboveBase {

@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::Error;
 use super::levels::{Base, fits};
 use crate::image::{self, Format, Header, Image, Seal, ploop};
-use crate::io::{Direct, Uring, now};
+use crate::io::{Direct, File as _, Uring, now};
 use crate::units::ClusterSize;
 
 /// One image file of a chain.
@@ -216,6 +216,12 @@ fn open_top(path: &Path) -> Result<OpenTop, Error> {
         .map_err(failed)?;
     lock(&file, path, FlockOperation::NonBlockingLockExclusive)?;
     let direct = Direct::new(file).map_err(failed)?;
+    // Its last sectors could not be written. Devices have blocks of 4096 where the size allows it.
+    let (size, block) = (peek(path).map(|header| header.size()), direct.alignment());
+    if let Some(size) = size.filter(|size| !size.is_multiple_of(block)) {
+        let path = path.to_owned();
+        return Err(Error::Block { path, size, block });
+    }
     let image = now(ploop::open_top(&direct)).map_err(|source| Error::Image {
         path: path.to_owned(),
         source,

@@ -42,18 +42,6 @@ pub enum Error {
         /// Why that cannot be.
         why: &'static str,
     },
-    /// The host's disk has larger blocks than this disk's size is made of.
-    #[error(
-        "disk {id} has {size} bytes, and its file lies on a disk that reads and writes whole blocks of {block}: make it a multiple of that, or keep it elsewhere"
-    )]
-    Block {
-        /// Which disk.
-        id: String,
-        /// Its size in bytes.
-        size: u64,
-        /// The host's block in bytes.
-        block: u64,
-    },
     /// The image cannot be finished.
     #[error("image of disk {id}")]
     Image {

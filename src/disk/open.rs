@@ -61,13 +61,6 @@ pub(super) fn open(
         depth,
         spec.read_only,
     ));
-    if let Some(block) = top.as_ref().map(|top| top.file.alignment())
-        && !size.is_multiple_of(block)
-    {
-        // Its last sectors could not be written. Devices have blocks of 4096 where the size allows it.
-        let id = spec.id.clone();
-        return Err(Error::Block { id, size, block });
-    }
     let ready = top.map(|top| ReadyTop::new(top, spec, boot)).transpose()?;
     if let Some(ready) = &ready {
         // It is not sealed, whichever process serves it.
