@@ -126,6 +126,7 @@ fn disk(folder: &Path, depth: usize) -> Disk<Uring> {
         pending: Some(pending).into(),
         length: SIZE.start_of_place(opened.end).into(),
         growing: false.into(),
+        copying: 0.into(),
         dirty: false.into(),
         unkept: 0.into(),
         changed: Gate::default(),

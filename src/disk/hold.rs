@@ -17,12 +17,23 @@ impl<F: File> Disk<F> {
     ///
     /// A full host is not an I/O error: ext4 would go read-only over it. It is shown (log, counter)
     /// and ends when there is space, when the configured patience does, or when the disk is closed or grows.
-    pub(super) async fn hold<A>(&self, mut act: impl FnMut() -> A) -> Result<(), Errno>
+    pub(super) async fn hold<A>(&self, act: impl FnMut() -> A) -> Result<(), Errno>
+    where
+        A: Future<Output = io::Result<()>>,
+    {
+        self.hold_after(Duration::ZERO, act).await
+    }
+
+    /// The same for a request that has waited behind others: its patience began with theirs.
+    pub(super) async fn hold_after<A>(
+        &self,
+        mut waited: Duration,
+        mut act: impl FnMut() -> A,
+    ) -> Result<(), Errno>
     where
         A: Future<Output = io::Result<()>>,
     {
         let mut held: Option<Held<'_>> = None;
-        let mut waited = Duration::ZERO;
         loop {
             match act().await {
                 Ok(()) => return Ok(()),

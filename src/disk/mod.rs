@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod allocations_tests;
 mod complaints;
+mod copying;
 #[cfg(test)]
 mod crash;
 mod error;

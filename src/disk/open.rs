@@ -188,6 +188,7 @@ impl<F: File> ReadyTop<F> {
             pending: Some(self.pending).into(),
             length: self.length.into(),
             growing: false.into(),
+            copying: 0.into(),
             // An earlier process may have left data that no sync has covered.
             dirty: (!sabotaged(Bug::CleanAtOpen)).into(),
             unkept: 0.into(),

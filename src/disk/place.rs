@@ -37,11 +37,13 @@ pub(super) struct Writable<F> {
     pub(super) length: Cell<u64>,
     /// Is somebody lengthening it? Two at once could finish in the wrong order and cut it.
     pub(super) growing: Cell<bool>,
+    /// How many clusters are being copied up.
+    pub(super) copying: Cell<u64>,
     /// Has the file changed since the last sync began?
     pub(super) dirty: Cell<bool>,
     /// The round that brings the last entry into the index for which the pending file had no room.
     pub(super) unkept: Cell<u64>,
-    /// A place was published, a reservation dropped, the file grew.
+    /// A place was published, a reservation dropped, the file grew, a copy ended.
     pub(super) changed: Gate,
     pub(super) rounds: Rounds,
 }

@@ -166,6 +166,7 @@ impl<F: File> Disk<F> {
         piece: &Piece,
     ) -> Result<Kept, Errno> {
         let mut kept = Kept::Yes;
+        let mut waited = Duration::ZERO;
         let mut rest = range;
         while rest.len > 0 {
             let done = match self.step(writable, rest) {
@@ -196,7 +197,11 @@ impl<F: File> Disk<F> {
                 }
                 Step::CopyUp(run) => {
                     let data = part(piece, range, run);
-                    kept = kept.and(self.copy_up(writable, run, Some(&data)).await?);
+                    let copied = self.copy_up(writable, run, Some(&data), &mut waited);
+                    let Some(copied) = copied.await? else {
+                        continue;
+                    };
+                    kept = kept.and(copied);
                     run
                 }
                 Step::Wait(_) => {
@@ -211,6 +216,7 @@ impl<F: File> Disk<F> {
 
     async fn write_zeroes(&self, writable: &Writable<F>, range: ByteRange) -> Result<Kept, Errno> {
         let mut kept = Kept::Yes;
+        let mut waited = Duration::ZERO;
         let mut rest = range;
         while rest.len > 0 {
             let run = self.look(|view| view.run(rest));
@@ -236,7 +242,11 @@ impl<F: File> Disk<F> {
                         run
                     }
                     Step::CopyUp(run) => {
-                        kept = kept.and(self.copy_up(writable, run, None).await?);
+                        let copied = self.copy_up(writable, run, None, &mut waited);
+                        let Some(copied) = copied.await? else {
+                            continue;
+                        };
+                        kept = kept.and(copied);
                         run
                     }
                     Step::Wait(_) => {
@@ -290,13 +300,22 @@ impl<F: File> Disk<F> {
     }
 
     /// Gives one cluster a place of its own: what lies below, with `data` (or zeros) over it.
+    ///
+    /// `None`: others had to end first, and what is to be done may be another thing now; so long has it `waited` for them.
     async fn copy_up(
         &self,
         writable: &Writable<F>,
         run: ByteRange,
         data: Option<&Piece>,
-    ) -> Result<Kept, Errno> {
+        waited: &mut Duration,
+    ) -> Result<Option<Kept>, Errno> {
         let size = self.base.cluster();
+        let Some(_copying) = writable.begin_copying(size) else {
+            let begun = Instant::now();
+            writable.changed.pass().await;
+            *waited += begun.elapsed();
+            return Ok(None);
+        };
         let reservation = self.reserve(writable, run)?;
         let within = size.offset_in(run.start);
         let whole = ByteRange::new(run.start - within, size.bytes());
@@ -325,7 +344,7 @@ impl<F: File> Disk<F> {
         if !solid.is_empty() {
             let offset = reservation.offset(whole.start) + solid.start as u64;
             let data = buffer.slice(solid.start, solid.len());
-            self.hold(|| writable.file.write_at(offset, data.clone()))
+            self.hold_after(*waited, || writable.file.write_at(offset, data.clone()))
                 .await?;
         }
         pass("copy-up-written");
@@ -333,7 +352,7 @@ impl<F: File> Disk<F> {
         self.shared.counters.copied_up_bytes.add(size.bytes());
         let kept = reservation.publish();
         pass("copy-up-published");
-        Ok(kept)
+        Ok(Some(kept))
     }
 }
 

@@ -347,6 +347,7 @@ fn a_request_under_way_is_small() {
             pending: writable.pending,
             length: writable.length,
             growing: writable.growing,
+            copying: writable.copying,
             dirty: writable.dirty,
             unkept: writable.unkept,
             changed: writable.changed,

@@ -148,6 +148,7 @@ pub(super) fn disk_of(size: ClusterSize, below: usize) -> (Disk<Arc<Watched>>, A
         pending: None.into(),
         length: size.bytes().into(),
         growing: false.into(),
+        copying: 0.into(),
         dirty: false.into(),
         unkept: 0.into(),
         changed: Gate::default(),
