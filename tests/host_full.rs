@@ -5,11 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::engine::Engine;
+use crate::support::engine::{Engine, ploop};
 use ploop_snapshotter::disk::{Errno, Options, Request};
-use ploop_snapshotter::image::ploop;
+use ploop_snapshotter::image;
 use ploop_snapshotter::io::{Direct, Piece, now};
 use ploop_snapshotter::link::{self, Access, Servers};
 use ploop_snapshotter::seat::{Name, Seat};
@@ -156,6 +156,72 @@ fn patience_ends_with_enospc_and_nothing_else_is_touched() {
     disk.close();
 }
 
+/// Each of a device's requests held a cluster's memory for as long as the host was full.
+#[test]
+fn only_some_copies_wait_for_space_and_all_for_as_long() {
+    let host = SmallHost::new(64);
+    let engine = engine_on(&host, Duration::from_secs(2));
+    let cluster = ClusterSize::new(1 << 20).unwrap();
+    let base = engine.create("0.hds", 32 << 20, cluster);
+    let disk = engine.open(std::slice::from_ref(&base));
+    disk.try_write(0, &vec![1; 16 << 20], false).unwrap();
+    let base = ploop(&base.path, Some(disk.seal()));
+    let deltas = [base, engine.create("1.hds", 32 << 20, cluster)];
+    let disk = engine.open(&deltas);
+    let filler = host.fill();
+    let begun = Instant::now();
+    let (answer, answered) = mpsc::channel();
+    for cluster in 0..16 {
+        let answer = answer.clone();
+        let data = Piece::from_bytes(&[2; 4096]);
+        let done = Box::new(move |result: Result<Piece, Errno>| {
+            let _ = answer.send(result.map(drop));
+        });
+        let write = Request::write(cluster << 20, data, false, done);
+        disk.handle.submit(write);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(disk.handle.stats().held_requests, 4);
+    for _ in 0..16 {
+        let answer = answered.recv_timeout(Duration::from_secs(30));
+        assert_eq!(answer.unwrap(), Err(Errno::NOSPC));
+    }
+    // One after the other it would have been eight seconds.
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begun.elapsed()
+    );
+    fs::remove_file(filler).unwrap();
+    disk.try_write(15 << 20, &[3; 4096], false).unwrap();
+    assert_eq!(disk.read((15 << 20) + 4096, 4096), [1; 4096]);
+    disk.close();
+}
+
+/// What is about to be deleted waited for the space to be written first.
+#[test]
+fn a_disk_that_is_not_sealed_is_closed_on_a_full_host_at_once() {
+    let host = SmallHost::new(64);
+    let engine = engine_on(&host, Duration::from_secs(60));
+    let delta = engine.create("0.hds", 512 << 20, ClusterSize::DEFAULT);
+    let chain = std::slice::from_ref(&delta);
+    let disk = engine.open(chain);
+    // Its entry lies in a page of the index that the host has not placed yet.
+    disk.try_write(256 << 20, &[1; 65536], false).unwrap();
+    let filler = host.fill();
+    let begun = Instant::now();
+    disk.try_close().unwrap_err();
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    fs::remove_file(filler).unwrap();
+    let disk = engine.open(chain);
+    assert_eq!(disk.read(256 << 20, 65536), [1; 65536], "it was answered");
+    disk.close();
+}
+
 /// The kernel tries no write again and containerd's unmount says nothing: what was refused once is missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_disk_that_refused_a_write_is_never_sealed() {
@@ -185,7 +251,7 @@ async fn a_disk_that_refused_a_write_is_never_sealed() {
         .create_new(true)
         .open(&path);
     let file = Direct::new(file.unwrap()).unwrap();
-    now(ploop::create(&file, 32 << 20, ClusterSize::DEFAULT)).unwrap();
+    now(image::ploop::create(&file, 32 << 20, ClusterSize::DEFAULT)).unwrap();
     drop(file);
     let (format, seal) = (link::Format::Ploop, None);
     let deltas = [link::Delta { path, format, seal }];

@@ -11,7 +11,7 @@ impl<F: File> Disk<F> {
     /// Flushes, cuts fresh space off, marks the image closed. When this returns the files are closed.
     ///
     /// A failed disk is left as it is: its image stays marked in use, its pending file stays, and the
-    /// next one to open it finds what was answered for.
+    /// next one to open it finds what was answered for. So is one that is not to be sealed, on a full host.
     pub(super) async fn finish(self, seal: bool) -> Result<Option<Seal>, Error> {
         let id = self.shared.id.clone();
         let Some(writable) = &self.writable else {
@@ -21,8 +21,12 @@ impl<F: File> Disk<F> {
                 Ok(None)
             };
         };
-        // The requests that waited for space are answered; this last round may wait again.
-        self.shared.reopen();
+        if seal {
+            // The requests that waited for space are answered; this last round may wait again.
+            self.shared.reopen();
+        }
+        // Else nobody waits: the delta is deleted next, or opened again, and then its pending file has what a full host
+        // did not take.
         let flushed = if sabotaged(Bug::SealWithoutFlush) {
             Ok(())
         } else {

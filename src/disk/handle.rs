@@ -232,7 +232,7 @@ impl DiskHandle {
     }
 
     /// Ends the disk: answers what is under way, writes everything into the image, closes the files.
-    /// With `seal` the top becomes a sealed delta, whose identity is returned.
+    /// With `seal` the top becomes a sealed delta, whose identity is returned, and a full host is waited for.
     ///
     /// # Errors
     /// If something could not be written; the image is then still marked in use, and the next disk

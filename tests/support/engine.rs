@@ -173,13 +173,11 @@ impl TestDisk<'_> {
     }
 
     pub(crate) fn close(&self) {
-        assert_eq!(
-            self.engine
-                .runtime
-                .block_on(self.handle.close(false))
-                .unwrap(),
-            None
-        );
+        assert_eq!(self.try_close().unwrap(), None);
+    }
+
+    pub(crate) fn try_close(&self) -> Result<Option<Seal>, Error> {
+        self.engine.runtime.block_on(self.handle.close(false))
     }
 
     pub(crate) fn seal(&self) -> Seal {
