@@ -102,7 +102,8 @@ impl Error {
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         match self {
-            Self::NoneFree { .. } | Self::Ublk(ublk::Error::NoneFree) => true,
+            Self::NoneFree { .. } => true,
+            Self::Ublk(error) => error.is_exhausted(),
             Self::Kernel { source, .. } | Self::Mount { source, .. } | Self::NoLoop { source } => {
                 matches!(
                     rustix::io::Errno::from_io_error(source),

@@ -3,7 +3,7 @@
 //! The kernel runs a control command on a worker thread of the ring that asked, so several go on at
 //! once, and one that never comes back (it happens, see the room's door) costs its ring and the memory
 //! it may still write, and nobody's patience. From then on `add` fails at once instead of piling up
-//! more of them, until the lost one does come back.
+//! more of them, until the lost one does come back (`lost.rs`).
 #![expect(unsafe_code, reason = "submission entries carry raw pointers")]
 
 use std::fs::{File, OpenOptions};
@@ -19,22 +19,25 @@ use rustix::io::Errno;
 
 use super::error::Error;
 use super::features::Features;
+use super::lost::{ADD, Command, Lost};
 use super::params::{Params, Raw};
 use super::uapi;
 
 /// How long a command may take. The slowest that is well waits for a grace period of the kernel.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long a delete is waited for where the kernel has none that does not wait. Without an opener it takes milliseconds.
+const DELETE: Duration = Duration::from_millis(300);
 /// Rings kept for the next command.
 const SPARE: usize = 16;
 
-type CommandRing = IoUring<Entry128, cqueue::Entry>;
+pub(super) type CommandRing = IoUring<Entry128, cqueue::Entry>;
 
 /// The driver's control node.
 #[derive(Debug)]
 pub struct Control {
     node: File,
     rings: Mutex<Spare>,
-    lost: Mutex<Vec<Lost>>,
+    lost: Lost,
 }
 
 /// Rings that wait for a command.
@@ -47,23 +50,8 @@ impl std::fmt::Debug for Spare {
     }
 }
 
-/// A command that did not come back, and what the kernel may still write for it.
-struct Lost {
-    ring: CommandRing,
-    command: &'static str,
-    id: u32,
-    since: Instant,
-    _payload: Payload,
-}
-
-impl std::fmt::Debug for Lost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} since {:?}", self.command, self.id, self.since)
-    }
-}
-
 /// What a command reads or writes in our memory.
-enum Payload {
+pub(super) enum Payload {
     None,
     Info(Box<uapi::ublksrv_ctrl_dev_info>),
     Params(Box<Raw>),
@@ -158,7 +146,7 @@ impl Control {
         Ok(Self {
             node,
             rings: Mutex::default(),
-            lost: Mutex::default(),
+            lost: Lost::default(),
         })
     }
 
@@ -216,7 +204,7 @@ impl Control {
             ..uapi::ublksrv_ctrl_dev_info::default()
         };
         let payload = Payload::Info(Box::new(info));
-        match self.run("ADD_DEV", uapi::UBLK_U_CMD_ADD_DEV, any, 0, payload) {
+        match self.run(ADD, uapi::UBLK_U_CMD_ADD_DEV, any, 0, payload) {
             Ok(Payload::Info(info)) => Ok(Added {
                 id: info.dev_id,
                 granted: Features::from_bits(info.flags),
@@ -267,10 +255,21 @@ impl Control {
 
     /// Forgets a stopped device as soon as nobody has it open any more, and does not wait for that.
     ///
+    /// Before Linux 6.9 the kernel has only a command that does wait. It marks the device first, and what it waits for
+    /// then is that the last opener closes it: so one that does not come back has done what is asked for here.
+    ///
     /// # Errors
     /// What the kernel says.
     pub fn delete_later(&self, id: u32) -> Result<(), Error> {
-        self.plain("DEL_DEV_ASYNC", uapi::UBLK_U_CMD_DEL_DEV_ASYNC, id, 0)
+        match self.plain("DEL_DEV_ASYNC", uapi::UBLK_U_CMD_DEL_DEV_ASYNC, id, 0) {
+            Err(error) if error.is_unknown_command() => {}
+            answer => return answer,
+        }
+        let op = uapi::UBLK_U_CMD_DEL_DEV;
+        match self.run_within(DELETE, true, ("DEL_DEV", op), id, 0, Payload::None) {
+            Err(Error::Stuck { .. }) => Ok(()),
+            answer => answer.map(drop),
+        }
     }
 
     /// What the kernel says of a device; `None` if there is none.
@@ -340,25 +339,24 @@ impl Control {
     /// # Errors
     /// [`Error::Stuck`] with the oldest that is not.
     pub fn healthy(&self) -> Result<(), Error> {
-        let mut lost = lock(&self.lost);
-        lost.retain_mut(|lost| {
-            let back = lost.ring.completion().next().is_some();
-            if back {
+        for back in self.lost.back() {
+            if !back.patient {
                 tracing::warn!(
-                    command = lost.command, device = lost.id, after = ?lost.since.elapsed(),
+                    command = back.name, device = back.id, after = ?back.after,
                     "a lost control command has come back"
                 );
+            } else if back.result < 0 {
+                let error = io::Error::from_raw_os_error(-back.result);
+                tracing::warn!(device = back.id, %error, "a device is not deleted");
             }
-            !back
-        });
-        match lost.first() {
-            None => Ok(()),
-            Some(lost) => Err(Error::Stuck {
-                command: lost.command,
-                id: lost.id,
-                after: lost.since.elapsed(),
-            }),
+            // Who asked for it was told that there is none.
+            if let Some(id) = back.made
+                && let Err(error) = self.delete_later(id)
+            {
+                tracing::warn!(device = id, %error, "a device that came too late is left behind");
+            }
         }
+        self.lost.first().map_or(Ok(()), Err)
     }
 
     fn plain(&self, command: &'static str, op: u32, id: u32, data: u64) -> Result<(), Error> {
@@ -372,12 +370,27 @@ impl Control {
         op: u32,
         id: u32,
         data: u64,
+        payload: Payload,
+    ) -> Result<Payload, Error> {
+        self.run_within(LIMIT, false, (command, op), id, data, payload)
+    }
+
+    /// The same with a limit of its own. One that is `patient` may take longer than that, with nothing wrong.
+    fn run_within(
+        &self,
+        limit: Duration,
+        patient: bool,
+        (command, op): (&'static str, u32),
+        id: u32,
+        data: u64,
         mut payload: Payload,
     ) -> Result<Payload, Error> {
         let spare = lock(&self.rings).0.pop();
         let mut ring = match spare {
             Some(ring) => ring,
-            None => IoUring::builder().build(4).map_err(Error::NoRing)?,
+            None => IoUring::builder()
+                .build(4)
+                .map_err(|error| Error::no_ring(command, id, error))?,
         };
         let (addr, len) = payload.place();
         let words = uapi::ublksrv_ctrl_cmd {
@@ -405,7 +418,7 @@ impl Control {
         // if none comes, ring and payload are kept together.
         unsafe { ring.submission().push(&entry) }
             .map_err(|_| refused(io::Error::other("a ring of one command is full")))?;
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + limit;
         let answer = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let time = Timespec::from(left);
@@ -427,18 +440,21 @@ impl Control {
             }
         };
         let Some(answer) = answer else {
-            tracing::error!(command, device = id, "a control command does not come back");
-            lock(&self.lost).push(Lost {
+            if !patient {
+                tracing::error!(command, device = id, "a control command does not come back");
+            }
+            self.lost.add(Command {
                 ring,
-                command,
+                name: command,
                 id,
-                since: deadline - LIMIT,
-                _payload: payload,
+                since: deadline - limit,
+                payload,
+                patient,
             });
             return Err(Error::Stuck {
                 command,
                 id,
-                after: LIMIT,
+                after: limit,
             });
         };
         let mut rings = lock(&self.rings);

@@ -85,4 +85,79 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Is it that devices, descriptors or memory ran out?
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        let short = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOSPC];
+        matches!(self, Self::NoneFree) || short.into_iter().any(|errno| self.is(errno))
+    }
+
+    /// No ring could be had for a command. Only where the kernel refuses every ring there is something to allow.
+    pub(super) fn no_ring(command: &'static str, id: u32, source: io::Error) -> Self {
+        match Errno::from_io_error(&source) {
+            Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS) => Self::NoRing(source),
+            _ => Self::Command {
+                command,
+                id,
+                source,
+            },
+        }
+    }
+
+    /// Does the driver not know this command? It says so in two ways; the second has no name outside the kernel.
+    pub(super) fn is_unknown_command(&self) -> bool {
+        const ENOTSUPP: i32 = 524;
+        self.is(Errno::OPNOTSUPP) || self.is(Errno::from_raw_os_error(ENOTSUPP))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::Error;
+
+    fn no_ring(errno: i32) -> Error {
+        Error::no_ring("ADD_DEV", 7, io::Error::from_raw_os_error(errno))
+    }
+
+    fn refused(errno: i32) -> Error {
+        Error::Command {
+            command: "DEL_DEV_ASYNC",
+            id: 7,
+            source: io::Error::from_raw_os_error(errno),
+        }
+    }
+
+    /// With its descriptors used up a ploopd told people to set a sysctl that was set.
+    #[test]
+    fn who_has_no_descriptor_is_not_told_to_allow_rings() {
+        for (errno, forbidden) in [(1, true), (13, true), (38, true), (24, false), (12, false)] {
+            let error = no_ring(errno);
+            assert_eq!(matches!(error, Error::NoRing(_)), forbidden, "{error:?}");
+            assert_eq!(error.is_exhausted(), !forbidden, "{error:?}");
+        }
+        let node = Error::Node {
+            act: "open",
+            path: "/dev/ublkc7".into(),
+            source: io::Error::from_raw_os_error(23),
+        };
+        assert!(node.is_exhausted() && Error::NoneFree.is_exhausted());
+        assert!(!refused(16).is_exhausted() && !Error::NoDriver.is_exhausted());
+    }
+
+    /// Linux 6.8 answers -95 to a command of 6.9.
+    #[test]
+    fn a_command_that_the_driver_does_not_know_is_told_from_one_that_fails() {
+        for (errno, unknown) in [
+            (95, true),
+            (524, true),
+            (22, false),
+            (19, false),
+            (16, false),
+        ] {
+            assert_eq!(refused(errno).is_unknown_command(), unknown, "{errno}");
+        }
+    }
 }

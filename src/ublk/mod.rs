@@ -22,6 +22,7 @@ mod control;
 mod error;
 mod features;
 mod limit;
+mod lost;
 mod owner;
 mod params;
 mod prime;
