@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ploop_snapshotter::link::{Access, Kind, Servers};
 use rustix::process::Signal;
 
-use crate::support::ploopd::{Mounted, Ploopd, alive, run, send, stopped, wait_until};
+use crate::support::ploopd::{Mounted, Ploopd, alive, may_open, run, send, stopped, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -160,6 +160,29 @@ fn a_dead_device_that_is_still_mounted_keeps_nobody() {
     assert_eq!(fs::read_to_string(mounted.path("kept")).unwrap(), "kept");
     drop(mounted);
     run("e2fsck", &["-fn", again.device.to_str().unwrap()]);
+}
+
+/// Somebody asks again for the disk of a running container (containerd does, for its mounts), and the server has no
+/// descriptor left to look at the device with. It took "cannot be read" for "not ours", and let go of the disk.
+#[test]
+fn without_descriptors_nobody_loses_a_disk() {
+    let server = Ploopd::start();
+    let delta = server.delta("a", MIB);
+    let disk = server.attach("a", std::slice::from_ref(&delta)).unwrap();
+    let device = crate::support::device::open(&disk.device);
+    let before = may_open(server.pid(), Some(3));
+    for byte in 1..3 {
+        let again = server.attach("a", std::slice::from_ref(&delta)).unwrap();
+        assert_eq!(again, disk);
+        let error = server.detach("a").unwrap_err();
+        assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+        crate::support::device::write(&device, 0, &[byte; 4096]);
+        assert_eq!(crate::support::device::read(&device, 0, 4096), [byte; 4096]);
+    }
+    may_open(server.pid(), before);
+    assert_eq!(server.attach("a", &[delta]).unwrap(), disk);
+    drop(device);
+    assert!(server.detach("a").unwrap());
 }
 
 fn stopped_whole(pid: u32) -> bool {

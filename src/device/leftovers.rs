@@ -44,9 +44,9 @@ pub(super) fn clean(folder: &Path) -> Result<Leftovers, Error> {
     if mounts > 0 {
         let _ = unmount(folder, UnmountFlags::FORCE);
     }
-    for device in devices {
-        let held = abandon(&device)?;
-        let list = if held {
+    let outcomes = abandon(&devices);
+    for (device, held) in devices.into_iter().zip(outcomes) {
+        let list = if held? {
             &mut found.held
         } else {
             &mut found.freed

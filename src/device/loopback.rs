@@ -11,6 +11,7 @@
 
 use std::ffi::c_void;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ const DIRECT_IO: u32 = 16;
 const TRIES: u32 = 200;
 /// How often a device that is let go is looked at.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long devices of a dead server are watched until they count as held.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// `struct loop_info64`.
 #[repr(C)]
@@ -214,8 +217,17 @@ impl Loop {
     }
 
     /// Is the device still bound to our file?
-    pub(super) fn is_ours(&self) -> bool {
-        backing_of(self.number).is_some_and(|backing| backing == self.backing)
+    ///
+    /// # Errors
+    /// If that cannot be looked up: then nobody knows, and what may be in use is to be left as it is.
+    pub(super) fn is_ours(&self) -> Result<bool, Error> {
+        let backing = backing_of(self.number).map_err(kernel("look behind", &self.path))?;
+        Ok(backing.is_some_and(|backing| backing == self.backing))
+    }
+
+    /// The same of one that is being let go: it counts as ours until it is seen to be free.
+    fn may_be_ours(&self) -> bool {
+        self.is_ours().unwrap_or(true)
     }
 
     /// Lets go of the device, or leaves it as it was.
@@ -229,7 +241,7 @@ impl Loop {
         };
         // A mount, or device mapper, or swap, holds the device exclusively: do not even mark it.
         let device = loop {
-            if !self.is_ours() {
+            if !self.is_ours()? {
                 return Ok(());
             }
             match self.open(false, OFlags::EXCL.bits()) {
@@ -240,12 +252,12 @@ impl Loop {
                 Err(error) => return Err(kernel("open", &self.path)(error)),
             }
         };
-        if !self.is_ours() {
+        if !self.is_ours()? {
             return Ok(());
         }
         clear(&device).map_err(kernel("detach", &self.path))?;
         drop(device);
-        while self.is_ours() {
+        while self.may_be_ours() {
             if Instant::now() >= deadline {
                 return if self.take_mark_back()? {
                     Err(busy())
@@ -258,6 +270,20 @@ impl Loop {
         Ok(())
     }
 
+    /// Tells the kernel that nobody serves it any more. Answers whether it was ours.
+    fn forsake(&self) -> Result<bool, Error> {
+        let node = match self.open(false, 0) {
+            Ok(node) => node,
+            Err(Errno::NXIO | Errno::NODEV) => return Ok(false),
+            Err(error) => return Err(kernel("open", &self.path)(error)),
+        };
+        if !self.is_ours()? {
+            return Ok(false);
+        }
+        clear(&node).map_err(kernel("detach", &self.path))?;
+        Ok(true)
+    }
+
     /// Undoes the mark of `LOOP_CLR_FD`. Answers whether the device is still ours.
     fn take_mark_back(&self) -> Result<bool, Error> {
         let failed = || kernel("keep", &self.path);
@@ -266,7 +292,7 @@ impl Loop {
             Err(Errno::NXIO | Errno::NODEV) => return Ok(false),
             Err(error) => return Err(failed()(error)),
         };
-        if !self.is_ours() {
+        if !self.is_ours()? {
             return Ok(false);
         }
         let mut info = match status(&device) {
@@ -317,12 +343,19 @@ fn status(device: &File) -> Result<Info, Errno> {
     unsafe { ioctl(device, Getter::<GET_STATUS64, Info>::new()) }
 }
 
-/// The file behind a loop device; `None` if it is free.
-fn backing_of(number: u32) -> Option<PathBuf> {
-    let text = fs::read_to_string(format!("/sys/block/loop{number}/loop/backing_file")).ok()?;
+/// The file behind a loop device; `None` if it is free. What cannot be read is no free device: a process without a
+/// descriptor to spare took one from a running container, because it could not open this file.
+fn backing_of(number: u32) -> io::Result<Option<PathBuf>> {
+    let text = match fs::read_to_string(format!("/sys/block/loop{number}/loop/backing_file")) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // Opened, and freed before it was read.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NODEV) => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let path = text.trim_end_matches('\n');
     // A name that the server no longer knows is shown as deleted.
-    Some(path.strip_suffix(" (deleted)").unwrap_or(path).into())
+    Ok(Some(path.strip_suffix(" (deleted)").unwrap_or(path).into()))
 }
 
 /// Loop devices whose backing file lies below `folder`.
@@ -334,7 +367,8 @@ pub(super) fn bound_below(folder: &Path) -> Vec<Loop> {
         .filter_map(|entry| {
             let name = entry.ok()?.file_name();
             let number: u32 = name.to_str()?.strip_prefix("loop")?.parse().ok()?;
-            let backing = backing_of(number)?;
+            // A stranger's may have a name that is too long to be shown.
+            let backing = backing_of(number).ok()??;
             if !backing.starts_with(folder) {
                 return None;
             }
@@ -343,26 +377,69 @@ pub(super) fn bound_below(folder: &Path) -> Vec<Loop> {
         .collect()
 }
 
-/// Lets go of a device whose server is dead. Answers whether somebody still holds it: then the kernel
-/// frees it when they close it, and until then every access is an I/O error.
-pub(super) fn abandon(device: &Loop) -> Result<bool, Error> {
-    let open = device.open(false, 0);
-    let node = match open {
-        Ok(node) => node,
-        Err(Errno::NXIO | Errno::NODEV) => return Ok(false),
-        Err(error) => return Err(kernel("open", &device.path)(error)),
-    };
-    if !device.is_ours() {
-        return Ok(false);
-    }
-    clear(&node).map_err(kernel("detach", &device.path))?;
-    drop(node);
-    let deadline = Instant::now() + Duration::from_millis(300);
-    while device.is_ours() {
-        if Instant::now() >= deadline {
-            return Ok(true);
+/// Lets go of devices whose server is dead. Answers for each whether somebody still holds it: then the kernel frees it
+/// when they close it, and until then every access is an I/O error.
+///
+/// All are told before one is waited for: a node may have hundreds that are still mounted, and whoever waits for this
+/// server to start does not wait for each of them.
+pub(super) fn abandon(devices: &[Loop]) -> Vec<Result<bool, Error>> {
+    let told: Vec<_> = devices.iter().map(Loop::forsake).collect();
+    let deadline = Instant::now() + FAREWELL;
+    let outcomes = devices.iter().zip(told).map(|(device, told)| {
+        if !told? {
+            return Ok(false);
         }
-        sleep(PAUSE);
+        while device.may_be_ours() {
+            if Instant::now() >= deadline {
+                return Ok(true);
+            }
+            sleep(PAUSE);
+        }
+        Ok(false)
+    });
+    outcomes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use super::{Loop, abandon};
+    use crate::device::shape::Shape;
+
+    /// Seventy of them, each waited for alone, were more than a start may take. Needs root and loop devices.
+    #[test]
+    fn devices_that_are_held_are_waited_for_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = Shape {
+            read_only: true,
+            will_grow: false,
+            block: 512,
+        };
+        let devices: Vec<_> = (0..8)
+            .map(|number| {
+                let file = folder.path().join(number.to_string());
+                fs::write(&file, vec![0; 1 << 16]).unwrap();
+                Loop::bind(&file, shape).unwrap()
+            })
+            .collect();
+        let held: Vec<_> = devices[1..]
+            .iter()
+            .map(|device| fs::File::open(&device.path).unwrap())
+            .collect();
+        let begun = Instant::now();
+        let outcomes: Vec<_> = abandon(&devices).into_iter().map(Result::unwrap).collect();
+        let took = begun.elapsed();
+        assert_eq!(outcomes, [&[false][..], &[true; 7]].concat());
+        assert!(took < Duration::from_millis(1500), "{took:?}");
+        drop(held);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while devices.iter().any(|device| device.is_ours().unwrap()) {
+            assert!(
+                Instant::now() < deadline,
+                "they are free when they are closed"
+            );
+        }
     }
-    Ok(false)
 }

@@ -85,18 +85,24 @@ impl Looped {
         Ok(())
     }
 
-    /// Is the device still there?
+    /// Is the device still there? What cannot be looked at counts as standing: a container may have it mounted.
     pub(super) fn stands(&self, name: &str) -> bool {
-        let bound = self.lock().get(name).cloned();
-        bound.is_some_and(|bound| bound.is_ours())
+        let Some(bound) = self.lock().get(name).cloned() else {
+            return false;
+        };
+        bound.is_ours().unwrap_or_else(|error| {
+            let cause = std::error::Error::source(&error);
+            tracing::warn!(disk = %name, %error, cause, "nobody can say whether its device stands");
+            true
+        })
     }
 
     /// Lets go of every device and unmounts the FUSE folder. Devices that somebody has open die, and
     /// go when they are closed.
     pub(super) fn close(&self) -> Result<(), Error> {
-        let left: Vec<_> = self.lock().drain().collect();
-        for (name, bound) in left {
-            match abandon(&bound) {
+        let (names, left): (Vec<_>, Vec<_>) = self.lock().drain().unzip();
+        for ((name, bound), outcome) in names.iter().zip(&left).zip(abandon(&left)) {
+            match outcome {
                 Ok(false) => {}
                 Ok(true) => tracing::warn!(
                     disk = %name, device = %bound.path.display(),

@@ -11,7 +11,7 @@ use ploop_snapshotter::link::{Seen, Servers, StartOptions};
 use ploop_snapshotter::seat::Seat;
 use ploop_snapshotter::ublk::{self, Control, Owner};
 use ploop_snapshotter::units::ClusterSize;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::{host, images};
 
@@ -292,6 +292,16 @@ impl Drop for Ploopd {
                 .output();
         }
     }
+}
+
+/// Says how many descriptors a process may have from now on; answers how many it could have before.
+pub(crate) fn may_open(pid: u32, descriptors: Option<u64>) -> Option<u64> {
+    let limit = Rlimit {
+        current: descriptors,
+        maximum: descriptors,
+    };
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    prlimit(pid, Resource::Nofile, limit).unwrap().maximum
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {
