@@ -36,9 +36,13 @@ use crate::units::{ByteRange, SECTOR};
 
 /// The largest read or write in one request; the kernel's own limit is the same (256 pages).
 const MOST: u32 = 1 << 20;
-/// Requests that the kernel may have under way for *all* disks together. Its default of 12 would make
-/// a busy container slow down its neighbours.
-const AT_ONCE: u16 = 1024;
+/// Requests that the kernel may have under way for *all* disks together: as many as it can count. Writes that wait for
+/// the host's space keep their places, and with fewer those of eight containers (a loop device has 128) had them all:
+/// nobody else could even read. So each disk's loop device is what limits it.
+///
+/// What this costs: a write is here once more as long as it is held. Its bytes are dirty pages of the kernel, whose
+/// number `vm.dirty_ratio` limits for all containers together, or memory of a container that writes past its cache.
+const AT_ONCE: u16 = u16::MAX;
 /// Names and attributes are asked for each time: a disk that is gone is gone at once, and nothing on
 /// the data path asks.
 const NEVER_KEEP: Duration = Duration::ZERO;
