@@ -176,10 +176,17 @@ impl Pending {
         let bytes = HEADER + clusters as usize * 4;
         let bytes = bytes.next_multiple_of(4096);
         let mut options = fs::File::options();
-        options.read(true).write(true).create(true).mode(0o600);
-        let file = options.truncate(left.is_empty() && lost == 0).open(path)?;
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.mode(0o600).open(path)?;
+        if left.is_empty() && lost == 0 {
+            // Entries of whatever image this was for go before it is said to be for ours. The page of the header stays:
+            // on a tmpfs that is full it might not be had again, and a take-over would fail for that.
+            file.set_len(HEADER as u64)?;
+        }
         file.set_len(bytes as u64)?;
-        file.write_all_at(&identity.encode(), 0)?;
+        // In one: never this image with the losses of another.
+        let header = [&identity.encode()[..], &lost.to_le_bytes()].concat();
+        file.write_all_at(&header, 0)?;
         let start = map(&file, bytes)?;
         let mut backed = vec![false; bytes / 4096];
         for (cluster, _) in &left {

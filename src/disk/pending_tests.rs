@@ -52,6 +52,91 @@ fn entries_outlive_the_process_but_not_the_boot_and_serve_no_other_image() {
     }
 }
 
+/// A tmpfs of so many pages, one of which is a pending file's header, and somebody who takes every page that is free.
+struct Full {
+    folder: tempfile::TempDir,
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    taker: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Full {
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("pending")
+    }
+
+    fn fill(&mut self) {
+        let mut filler = fs::File::create(self.folder.path().join("filler")).unwrap();
+        let (full, is_full) = std::sync::mpsc::channel();
+        let stop = std::sync::Arc::clone(&self.stop);
+        self.taker = Some(std::thread::spawn(move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if std::io::Write::write(&mut filler, &[1; 4096]).is_err() {
+                    let _ = full.send(());
+                }
+            }
+        }));
+        is_full.recv().unwrap();
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let _ = self.taker.take().map(std::thread::JoinHandle::join);
+        let mut umount = std::process::Command::new("umount");
+        let _ = umount.arg("-l").arg(self.folder.path()).status();
+    }
+}
+
+/// A run directory that is full at the moment of a take-over: the file gave its page back to ask for it again, and
+/// whoever took it in between took the disk from its container. Needs root.
+#[test]
+fn a_full_tmpfs_keeps_the_header_of_a_file_that_is_opened_again() {
+    let mut full = Full {
+        folder: tempfile::tempdir().unwrap(),
+        stop: std::sync::Arc::default(),
+        taker: None,
+    };
+    let mut mount = std::process::Command::new("mount");
+    let mount = mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]);
+    assert!(mount.arg(full.folder.path()).status().unwrap().success());
+    let images = tempfile::tempdir().unwrap();
+    let ours = identity(images.path(), "image", 1);
+    drop(Pending::open(&full.path(), &ours).unwrap());
+    full.fill();
+    for round in 0..2000 {
+        let (pending, left) = Pending::open(&full.path(), &ours)
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
+        assert_eq!(left, []);
+        drop(pending);
+    }
+}
+
+/// What stands in a file that is used again is this image's alone.
+#[test]
+fn a_file_that_another_image_left_says_nothing_of_ours() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("pending");
+    let [one, other] = ["one", "other"].map(|name| identity(folder.path(), name, 1));
+    let (mut pending, _) = Pending::open(&path, &one).unwrap();
+    pending.lose(3).unwrap();
+    for cluster in [0, 4999] {
+        assert_eq!(pending.keep(Cluster(cluster), Place(5)), Kept::Yes);
+    }
+    drop(pending);
+    for _ in 0..2 {
+        let (pending, left) = Pending::open(&path, &other).unwrap();
+        assert_eq!((pending.lost(), left), (0, Vec::new()));
+    }
+    let (pending, left) = Pending::open(&path, &one).unwrap();
+    assert_eq!(
+        (pending.lost(), left),
+        (0, Vec::new()),
+        "it is the other's now"
+    );
+    drop(pending);
+}
+
 /// The tool asks before it cuts off what no index names.
 #[test]
 fn what_is_only_pending_is_found_without_knowing_its_file() {
