@@ -178,7 +178,7 @@ impl Devices {
     /// number is free.
     ///
     /// # Errors
-    /// [`Error::Gone`] if there is no such device any more.
+    /// [`Error::Gone`] if there is no such device any more. After one that [`Error::is_exhausted`] nothing is given up.
     pub fn adopt(
         &self,
         name: &str,

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
 
 use slab::Slab;
@@ -71,6 +72,8 @@ pub(super) struct Begin {
     pub(super) depth: u16,
     /// Are requests' pages registered with the ring?
     pub(super) zero_copy: bool,
+    /// Whoever sets it first has decided: the shard that it begins, or who asked that it is too late.
+    pub(super) taken: Arc<AtomicBool>,
     /// Hears whether every tag was fetched.
     pub(super) begun: SyncSender<io::Result<()>>,
     /// Its receiver hears the end of the line.
@@ -79,6 +82,10 @@ pub(super) struct Begin {
 
 impl Front for Begin {
     fn begin(self: Box<Self>, disk: Local) {
+        if self.taken.swap(true, Ordering::AcqRel) {
+            // Nobody would know of a line that began now, and its number may be another device's.
+            return;
+        }
         let lanes = Lanes::here(&disk);
         let begun = self.begun;
         let answer = lanes.open(self.device, self.depth, self.zero_copy, disk, self.ended);

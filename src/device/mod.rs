@@ -15,6 +15,7 @@ mod leftovers;
 mod loopback;
 mod looped;
 mod mounts;
+mod nodes;
 mod permits;
 mod shape;
 mod slots;

@@ -15,21 +15,21 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::error::{Error, kernel};
 use super::lanes::{Begin, LONGEST};
 use super::mounts::is_mounted;
+use super::nodes::{announced, block_path, character_path, device, sysfs};
 use super::shape::{Device, Shape};
 use crate::disk::DiskHandle;
 use crate::failpoint::pass;
-use crate::node::{self, Number};
 use crate::ublk::{self, Control, Features, Limit, Owner, Params, State, Wish};
 
 /// Requests that a device may have under way. With 32, a client that keeps 32 under way was a fifth
@@ -203,17 +203,37 @@ impl Ublk {
         let node = open_when_free(number)?;
         let (begun, answer) = sync_channel(1);
         let (ended, end) = channel();
+        let taken = Arc::new(AtomicBool::new(false));
         disk.stand_before(Box::new(Begin {
             device: Arc::new(node),
             depth,
             zero_copy: granted.zero_copy(),
+            taken: Arc::clone(&taken),
             begun,
             ended,
         }));
         let path = character_path(number);
-        match answer.recv_timeout(PATIENCE) {
+        let heard = answer.recv_timeout(PATIENCE).or_else(|late| {
+            // Whoever is first: a shard that finds the letter later leaves it alone, one that has begun will answer.
+            if taken.swap(true, Ordering::AcqRel) {
+                answer.recv_timeout(PATIENCE)
+            } else {
+                Err(late)
+            }
+        });
+        match heard {
             Ok(Ok(())) => Ok(end),
-            Ok(Err(error)) => Err(kernel("fetch requests of", &path)(error)),
+            Ok(Err(error)) => {
+                // What was fetched holds the disk until the device ends: then there is no second attempt, whatever was
+                // missing in the first.
+                let nothing = end.try_recv() == Err(TryRecvError::Disconnected);
+                let error = if nothing {
+                    error
+                } else {
+                    io::Error::other(error)
+                };
+                Err(kernel("fetch requests of", &path)(error))
+            }
             Err(_) => {
                 let slow = io::Error::from(io::ErrorKind::TimedOut);
                 Err(kernel("reach the shard of", &path)(slow))
@@ -231,6 +251,9 @@ impl Ublk {
     }
 
     /// Takes a device over from a server that has ended. The disk is the one that was behind it.
+    ///
+    /// Where only descriptors or memory are missing ([`Error::is_exhausted`]) nothing is given up: whoever waits for the
+    /// device goes on waiting, and this may be called again.
     pub(super) fn adopt(
         &self,
         name: &str,
@@ -241,13 +264,21 @@ impl Ublk {
         let path = block_path(number);
         let (granted, depth) = self.claim(number)?;
         pass("recovery-begun");
-        let taken = self
-            .begin(number, granted, depth, disk)
-            .and_then(|ended| self.go_on(number).map(|device| (device, ended)));
+        // Before a tag is fetched: from then on there is no way back.
+        let device = device(number)?;
+        let taken = match self.begin(number, granted, depth, disk) {
+            Err(error) if error.is_exhausted() => return Err(error),
+            begun => begun.and_then(|ended| self.go_on(number).map(|()| ended)),
+        };
         // Tags that are fetched hold the disk until the device ends.
-        let (device, ended) = taken.inspect_err(|_| {
+        let ended = taken.map_err(|error| {
             forget();
             self.give_up(number);
+            if error.is_exhausted() {
+                // It is over, whatever was missing.
+                return kernel("take over", &path)(io::Error::other(error));
+            }
+            error
         })?;
         let bound = Bound {
             number,
@@ -260,10 +291,9 @@ impl Ublk {
     }
 
     /// Every tag is fetched: requests flow again.
-    fn go_on(&self, number: u32) -> Result<Device, Error> {
+    fn go_on(&self, number: u32) -> Result<(), Error> {
         pass("recovery-fetched");
-        self.control.end_recovery(number)?;
-        device(number)
+        Ok(self.control.end_recovery(number)?)
     }
 
     /// Waits until a dead server's device is free, and claims it.
@@ -315,8 +345,13 @@ impl Ublk {
         let Some((number, device)) = bound else {
             return Ok(());
         };
-        let info = self.control.info(number)?;
-        if info.is_some_and(|info| info.granted.update_size()) {
+        // Nobody but its own: drivers before 7.0 follow a null pointer to change the size of one that is stopped, and a
+        // number that is free again may be a stranger's.
+        let ours = |info: &ublk::Info| self.owner.made(info.tag) && info.state == State::Live;
+        let Some(info) = self.control.info(number)?.filter(ours) else {
+            return Err(Error::Gone { device });
+        };
+        if info.granted.update_size() {
             return Ok(self.control.resize(number, size)?);
         }
         if announced(number)? >= size {
@@ -400,7 +435,8 @@ impl Ublk {
             .get(name)
             .filter(|bound| !bound.is_over())
             .map(|bound| bound.number);
-        number.is_some_and(|number| sysfs(number).exists())
+        // What cannot be looked at counts as standing: a container may have it mounted.
+        number.is_some_and(|number| sysfs(number).try_exists().unwrap_or(true))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Bound>> {
@@ -451,41 +487,4 @@ fn open_when_free(number: u32) -> Result<File, ublk::Error> {
             answer => return answer,
         }
     }
-}
-
-fn block_path(number: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/ublkb{number}"))
-}
-
-fn character_path(number: u32) -> PathBuf {
-    PathBuf::from(format!("/dev/ublkc{number}"))
-}
-
-fn sysfs(number: u32) -> PathBuf {
-    PathBuf::from(format!("/sys/block/ublkb{number}"))
-}
-
-/// Bytes that the kernel shows of a device.
-fn announced(number: u32) -> Result<u64, Error> {
-    let file = sysfs(number).join("size");
-    let text = std::fs::read_to_string(&file).map_err(kernel("read", &file))?;
-    let sectors: u64 = text.trim().parse().map_err(|error| {
-        kernel("understand", &file)(io::Error::new(io::ErrorKind::InvalidData, error))
-    })?;
-    Ok(sectors.saturating_mul(512))
-}
-
-/// A started device's node and numbers; makes the node where no devtmpfs does. The kernel gives a minor out again, to
-/// another number's device: there an old node would lead to a stranger's disk.
-fn device(number: u32) -> Result<Device, Error> {
-    let path = block_path(number);
-    let file = sysfs(number).join("dev");
-    let numbers = Number::read(&file).map_err(kernel("read", &file))?;
-    node::make(&path, FileType::BlockDevice, numbers).map_err(kernel("make", &path))?;
-    Ok(Device {
-        path,
-        major: numbers.major,
-        minor: numbers.minor,
-        number: Some(number),
-    })
 }
