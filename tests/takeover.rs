@@ -4,17 +4,18 @@
 //! It needs ublk, so it runs in the virtual machines of `make vm-test`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ploop_snapshotter::link::Disk;
+use ploop_snapshotter::link::{Disk, Kind};
 use rustix::process::Signal;
 
 use crate::support::device::{open, read, write};
-use crate::support::ploopd::{Ploopd, alive, send, wait_until};
+use crate::support::ploopd::{Ploopd, alive, may_open, send, wait_until};
 
 const MIB: u64 = 1 << 20;
 /// Threads that write and read back.
@@ -134,6 +135,76 @@ fn a_server_that_is_told_to_end_hands_over() {
         let longest = stall(devices, 1, Signal::TERM, 2);
         eprintln!("planned: {devices} devices: the longest wait {longest} ms");
         assert!(longest < bound, "{devices} devices waited {longest} ms");
+    }
+}
+
+/// A ploopd that was helped to more descriptors than it is started with is killed: the next one cannot serve all that it
+/// left. What it cannot serve waits until it can, and is never given up for that.
+#[test]
+#[ignore = "needs a kernel with ublk: make vm-test"]
+fn what_a_server_has_no_descriptors_for_waits() {
+    const DISKS: usize = 40;
+    let mut server = Ploopd::folders();
+    let few = server.folder.path().join("few");
+    let program = server.folder.path().join("ploopd");
+    let script = format!(
+        "#!/bin/sh\n[ ! -e {few} ] || ulimit -n $(cat {few})\nexec {ploopd} \"$@\"\n",
+        few = few.display(),
+        ploopd = env!("CARGO_BIN_EXE_ploopd"),
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    server.binary = program;
+    server.connect(true).unwrap();
+    assert!(server.is_ublk(), "this test is about ublk");
+    let open_files = |pid| fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let alone = open_files(server.pid());
+    let deltas: Vec<_> = (0..DISKS)
+        .map(|n| server.delta(&format!("d{n}"), MIB))
+        .collect();
+    let attach = |n: usize| server.attach(&format!("d{n}"), &deltas[n..=n]);
+    let disks: Vec<_> = (0..DISKS).map(|n| attach(n).unwrap()).collect();
+    let files: Vec<_> = disks.iter().map(|disk| open(&disk.device)).collect();
+    let byte = |n: usize| u8::try_from(n + 1).unwrap();
+    for (n, file) in files.iter().enumerate() {
+        write(file, 0, &[byte(n); 4096]);
+    }
+
+    let all = open_files(server.pid());
+    fs::write(&few, (alone + (all - alone) / 2).to_string()).unwrap();
+    // The second one leaves to the third what it could not serve itself.
+    for _ in 0..2 {
+        let killed = server.pid();
+        server.signal(Signal::KILL);
+        wait_until("another server", || {
+            server.pid() != killed && server.seen().alive
+        });
+        let refused: Vec<_> = (0..DISKS).filter_map(|n| attach(n).err()).collect();
+        assert!((1..DISKS).contains(&refused.len()), "{}", refused.len());
+        for error in refused {
+            assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+            assert!(error.to_string().contains("not taken over yet"), "{error}");
+        }
+        assert_eq!(server.numbers().len(), DISKS, "none is given up");
+    }
+    let waits = (0..DISKS).find(|n| attach(*n).is_err()).unwrap();
+    let error = server.detach(&format!("d{waits}")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted, "{error}");
+
+    thread::scope(|scope| {
+        for (n, file) in files.iter().enumerate() {
+            scope.spawn(move || assert_eq!(read(file, 0, 4096), [byte(n); 4096]));
+        }
+        thread::sleep(Duration::from_millis(300));
+        may_open(server.pid(), Some(65_536));
+    });
+    wait_until("all are served", || (0..DISKS).all(|n| attach(n).is_ok()));
+    let log = server.log();
+    assert!(log.contains("wait for want of descriptors"), "{log}");
+    drop(files);
+    for (n, disk) in disks.iter().enumerate() {
+        assert_eq!(attach(n).unwrap(), *disk, "as it was");
+        assert!(server.detach(&format!("d{n}")).unwrap());
     }
 }
 

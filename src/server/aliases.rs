@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, host};
+use crate::causes::in_full;
 
 /// The folder of these links.
 #[derive(Debug)]
@@ -53,6 +54,10 @@ impl Aliases {
     /// From now on the path means this device.
     pub(super) fn point(&self, id: &str, device: &Path) -> Result<(), Error> {
         let path = self.path(id);
+        // As after a take-over. Where no link can be made any more, this one still leads there.
+        if fs::read_link(&path).is_ok_and(|there| there == device) {
+            return Ok(());
+        }
         // No id has a point in it: nobody's link is called like this.
         let fresh = self.folder.join(format!("{id}.new"));
         let made = fs::remove_file(&fresh)
@@ -60,6 +65,13 @@ impl Aliases {
             .and_then(|()| symlink(device, &fresh))
             .and_then(|()| fs::rename(&fresh, &path));
         made.map_err(host("make", &path))
+    }
+
+    /// The same for a device that goes on as it was: without its link it is still right, only by its number.
+    pub(super) fn keep(&self, id: &str, device: &Path) {
+        if let Err(error) = self.point(id, device) {
+            tracing::warn!(disk = %id, error = %in_full(&error), "a disk stays without its own path");
+        }
     }
 
     /// From now on the path means nothing.
@@ -110,6 +122,21 @@ mod tests {
         aliases.take("s1").unwrap();
         aliases.take("s1").unwrap();
         assert_eq!(device("s1"), None);
+    }
+
+    /// Where no link can be made: a run directory without inodes, and a server that has taken every device over.
+    #[test]
+    fn a_link_that_is_right_is_not_made_again() {
+        let seat = tempfile::tempdir().unwrap();
+        let aliases = Aliases::open(seat.path()).unwrap();
+        let (right, other) = (Path::new("/dev/ublkb1"), Path::new("/dev/ublkb2"));
+        aliases.point("s1", right).unwrap();
+        // Nothing can replace a folder that is not empty.
+        fs::create_dir_all(aliases.path("s1.new").join("full")).unwrap();
+        aliases.point("s1", right).unwrap();
+        aliases.point("s1", other).unwrap_err();
+        aliases.keep("s1", other);
+        assert_eq!(fs::read_link(aliases.path("s1")).unwrap(), right);
     }
 
     #[test]

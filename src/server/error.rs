@@ -19,6 +19,15 @@ pub enum Error {
         /// The name.
         id: String,
     },
+    /// Its device waits for this server, which cannot serve it yet.
+    #[error(
+        "disk {id} of the server before is not taken over yet: this one lacks descriptors, memory or space for it (its \
+         log says what), and tries again"
+    )]
+    Waits {
+        /// The disk.
+        id: String,
+    },
     /// The id is taken by another chain.
     #[error("disk {id} is attached already, with {difference}: detach it first")]
     Different {

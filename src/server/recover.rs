@@ -6,7 +6,8 @@
 //! lost on either: it is in the deltas and in their pending files, which the engine replays when the
 //! same delta is opened again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,9 @@ use super::aliases::Aliases;
 use super::error::Error;
 use super::registry::{Account, Served, read_account};
 use super::serve::{Server, blocking};
+use super::status::is_passing;
 use super::wanted::Wanted;
+use crate::causes::in_full;
 use crate::device::Leftovers;
 use crate::disk::DiskHandle;
 use crate::failpoint::pass;
@@ -30,6 +33,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Disks that are taken over at once. The kernel frees a dead server's devices all together, so more
 /// would only ask it more often.
 const AT_ONCE: usize = 8;
+/// Descriptors that no take-over may use. Without one for its door a server could be asked for nothing, and would end.
+const ROOM: usize = 16;
+/// How long those wait for which something is missing, at first and at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Says in the log what an earlier server left.
 pub(super) fn tell(account: Option<&Account>, found: &Leftovers, outlived: bool) {
@@ -75,29 +83,98 @@ pub(super) fn devices_of(account: Option<&Account>) -> Vec<u32> {
     })
 }
 
-/// Takes over every device of an account. Whoever waits for one hears from it when this returns.
-pub(super) async fn take_over(server: &Server, account: &Account) {
+/// A disk whose device waits for this server.
+pub(super) type Waiting = (Wanted, u32);
+
+/// Takes over every device of an account. Whoever waits for one hears from it when this returns, but for the disks that
+/// are answered: those lack something that there may be again.
+pub(super) async fn take_over(server: &Server, account: &Account) -> Vec<Waiting> {
     let begun = Instant::now();
-    let mut disks: Vec<_> = account
+    let mut disks: Vec<Waiting> = account
         .disks
         .iter()
         .filter_map(|disk| Some((disk.wanted(), disk.number?)))
         .collect();
     give_up_shared(server, &mut disks).await;
     if disks.is_empty() {
-        return;
+        return Vec::new();
+    }
+    for (wanted, number) in &disks {
+        server.registry.expect(wanted, *number);
     }
     let all = disks.len();
+    let room = keep_room();
     let few = Semaphore::new(AT_ONCE);
     let few = &few;
     let answers = join_all(disks.into_iter().map(|(wanted, number)| async move {
         // Never closed, so never refused.
         let _permit = few.acquire().await;
-        server.take_over(wanted, number).await.is_ok()
+        let outcome = server.take_over(&wanted, number).await;
+        ((wanted, number), outcome)
     }));
-    let taken = answers.await.into_iter().filter(|taken| *taken).count();
+    let answers = answers.await;
+    drop(room);
+    let taken = answers
+        .iter()
+        .filter(|(_, outcome)| outcome.is_ok())
+        .count();
     server.write_account().await;
     tracing::info!(taken, all, took = ?begun.elapsed(), "took over the devices of the server before");
+    let passing = |outcome: &Result<(), Error>| outcome.as_ref().is_err_and(is_passing);
+    let waiting = answers.into_iter().filter(|(_, outcome)| passing(outcome));
+    let waiting: Vec<_> = waiting.map(|(disk, _)| disk).collect();
+    if !waiting.is_empty() {
+        tracing::error!(
+            disks = waiting.len(),
+            "disks of the server before wait for want of descriptors, memory or space, and whoever uses them waits \
+             with them: raise LimitNOFILE of this ploopd (`prlimit` does it while it runs), give the node memory, make \
+             room; they are tried again until then"
+        );
+    }
+    waiting
+}
+
+/// Descriptors that are free again when this is dropped.
+fn keep_room() -> Vec<File> {
+    let some = || File::open("/dev/null").ok();
+    (0..ROOM).map_while(|_| some()).collect()
+}
+
+/// Takes over what could not be taken over at the start: one at a time, again and again, until none is left.
+pub(super) async fn go_on(server: Arc<Server>, waiting: Vec<Waiting>) {
+    let all = waiting.len();
+    let mut waiting = VecDeque::from(waiting);
+    let mut pause = FIRST_PAUSE;
+    while let Some((wanted, number)) = waiting.pop_front() {
+        tokio::time::sleep(pause).await;
+        let room = keep_room();
+        let outcome = if room.len() < ROOM {
+            Err(Error::Waits {
+                id: wanted.id.clone(),
+            })
+        } else {
+            server.take_over(&wanted, number).await
+        };
+        drop(room);
+        match outcome {
+            Err(error) if is_passing(&error) => {
+                waiting.push_back((wanted, number));
+                pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                continue;
+            }
+            Ok(()) => pause = Duration::ZERO,
+            Err(_) => {}
+        }
+        if let Some(served) = server.registry.find(&wanted.id) {
+            server.aliases.keep(&served.wanted.id, &served.device.path);
+        }
+        server.write_account().await;
+        // Whoever waits for the last disk waits for this too.
+        server.gone.notify_waiters();
+    }
+    if all > 0 {
+        tracing::info!(disks = all, "no disk of the server before waits any more");
+    }
 }
 
 /// Two disks with one device: which of them is behind it nobody can say, and one behind the other's would be the end of
@@ -143,23 +220,42 @@ impl Server {
     /// Takes over a disk from a server that has ended: the chain is opened, what was pending is
     /// replayed, and the device's requests go on. A device whose disk cannot be served is released, so
     /// that nobody waits for it for ever.
-    async fn take_over(&self, wanted: Wanted, number: u32) -> Result<(), Error> {
-        let _turn = self.turns.take(&wanted.id).await;
-        let outcome = self.adopt(&wanted, number).await;
-        if let Err(error) = &outcome {
-            tracing::error!(
-                disk = %wanted.id, device = number, %error,
-                "cannot go on serving a disk: whoever waits for it gets I/O errors; what was answered is in \
-                 its delta and its pending file"
-            );
-            self.claims.release(&wanted.id);
-            let (devices, aliases) = (self.devices(), Arc::clone(&self.aliases));
-            blocking("releasing a device", move || {
-                forget(&aliases, &wanted.id);
-                devices.release(number);
-            })
-            .await?;
+    ///
+    /// If something ran out nothing is released: the kernel holds the requests until the next attempt.
+    async fn take_over(&self, wanted: &Wanted, number: u32) -> Result<(), Error> {
+        let id = wanted.id.clone();
+        let _turn = self.turns.take(&id).await;
+        if !self.registry.promises(&id, Some(number)) {
+            // Somebody released the device while it waited, and the kernel gave its number out again.
+            tracing::error!(disk = %id, device = number, "cannot go on serving a disk: its device is gone");
+            self.registry.withdraw(&id);
+            return Err(Error::NotFound { id });
         }
+        let outcome = self.adopt(wanted, number).await;
+        let Err(error) = &outcome else {
+            return Ok(());
+        };
+        self.claims.release(&id);
+        let reason = in_full(error);
+        if is_passing(error) {
+            tracing::warn!(
+                disk = %id, device = number, error = %reason,
+                "cannot serve a disk yet: whoever waits for it goes on waiting"
+            );
+            return outcome;
+        }
+        tracing::error!(
+            disk = %id, device = number, error = %reason,
+            "cannot go on serving a disk: whoever waits for it gets I/O errors; what was answered is in \
+             its delta and its pending file"
+        );
+        self.registry.withdraw(&id);
+        let (devices, aliases) = (self.devices(), Arc::clone(&self.aliases));
+        blocking("releasing a device", move || {
+            forget(&aliases, &id);
+            devices.release(number);
+        })
+        .await?;
         outcome
     }
 

@@ -36,8 +36,8 @@ pub(super) struct Served {
 pub(super) struct Registry {
     /// Held for a look-up or a change.
     disks: Mutex<BTreeMap<String, Arc<Served>>>,
-    /// Devices that are about to be: a process that dies now leaves them to the next. Held for a
-    /// change; taken after `path`, before `disks`.
+    /// Devices that are about to be, or wait to be taken over: a process that dies now leaves them to the next. Held for
+    /// a change; taken after `path`, before `disks`.
     promised: Mutex<BTreeMap<String, Entry>>,
     /// Who got a device's number last. The kernel gives a number out again as soon as its device is gone, and the disk
     /// that had it may still be closing then: an older note of it must not lead the next server to this device. Held
@@ -120,11 +120,29 @@ impl Registry {
 
     /// Notes a device that is about to be, and writes the list down before it returns.
     pub(super) fn promise(&self, wanted: &Wanted, number: u32) -> Result<(), Error> {
+        self.expect(wanted, number);
+        self.write()
+    }
+
+    /// Notes a device of the server before that waits to be taken over; written down with the next change.
+    pub(super) fn expect(&self, wanted: &Wanted, number: u32) {
         let device = PathBuf::from(format!("/dev/ublkb{number}"));
         let entry = Entry::new(wanted, device, Some(number));
         self.owners().insert(number, wanted.id.clone());
         self.promised().insert(wanted.id.clone(), entry);
-        self.write()
+    }
+
+    /// Is the disk promised, and this its device? Who has the disk's turn and asks so asks whether it waits to be taken
+    /// over.
+    pub(super) fn promises(&self, id: &str, number: Option<u32>) -> bool {
+        let entry = self.promised().get(id).cloned();
+        let owners = self.owners();
+        entry.is_some_and(|it| it.owns(&owners) && (number.is_none() || it.number == number))
+    }
+
+    /// How many are promised.
+    pub(super) fn promises_count(&self) -> usize {
+        self.promised().len()
     }
 
     /// There will be no such device.
@@ -291,6 +309,41 @@ mod tests {
         registry.withdraw("one");
         registry.write().unwrap();
         assert!(read_account(&path).unwrap().unwrap().disks.is_empty());
+    }
+
+    /// A server that lacks the descriptors for a disk dies before it has them: the next one must know of the disk.
+    #[test]
+    fn what_waits_to_be_taken_over_is_in_every_account() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("registry.json");
+        let registry = Registry::new(path.clone());
+        let wanted = Wanted {
+            id: "one".to_owned(),
+            deltas: Vec::new(),
+            read_only: false,
+            will_grow: false,
+        };
+        registry.expect(&wanted, 5);
+        assert!(
+            !path.exists(),
+            "the old account stands until this one is complete"
+        );
+        assert!(registry.promises("one", None) && registry.promises("one", Some(5)));
+        assert!(!registry.promises("one", Some(6)) && !registry.promises("two", None));
+        assert_eq!(registry.promises_count(), 1);
+        registry.write().unwrap();
+        let account = read_account(&path).unwrap().unwrap();
+        assert_eq!(account.disks[0].wanted(), wanted);
+        assert_eq!(account.disks[0].number, Some(5));
+        // The kernel gave the number to another disk's device: this one's is gone.
+        let other = Wanted {
+            id: "two".to_owned(),
+            ..wanted
+        };
+        registry.promise(&other, 5).unwrap();
+        assert!(!registry.promises("one", Some(5)));
+        registry.withdraw("one");
+        assert_eq!(registry.promises_count(), 1);
     }
 
     /// The kernel gives a number out again while the disk that had it is still closing.

@@ -25,9 +25,10 @@ use super::aliases::Aliases;
 use super::disks::Door;
 use super::error::{Error, host};
 use super::lock;
-use super::recover;
+use super::recover::{self, Waiting};
 use super::registry::Registry;
 use super::serve::{Server, blocking};
+use crate::causes::in_full;
 use crate::device::{self, Devices, Wish};
 use crate::disk::{self, Shards};
 use crate::proto::v1::disks_server::DisksServer;
@@ -91,7 +92,7 @@ pub async fn run(options: Options) -> Result<Left, Error> {
         lock::take(&taken)
     })
     .await??;
-    let server = build(&options).await?;
+    let (server, waiting) = build(&options).await?;
     let (socket, listener) = Socket::bind(&seat.socket())?;
     let listener = UnixListener::from_std(listener).map_err(host("listen at", socket.path()))?;
     let (stop, stopped) = oneshot::channel::<()>();
@@ -109,6 +110,7 @@ pub async fn run(options: Options) -> Result<Left, Error> {
     );
     // Systemd's word, where systemd asks for it.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::spawn(recover::go_on(Arc::clone(&server), waiting));
 
     let ended = tokio::select! {
         ended = &mut door => Some(ended),
@@ -140,7 +142,7 @@ pub async fn run(options: Options) -> Result<Left, Error> {
     }
 }
 
-async fn build(options: &Options) -> Result<Arc<Server>, Error> {
+async fn build(options: &Options) -> Result<(Arc<Server>, Vec<Waiting>), Error> {
     make_folder(&options.seat.pending())?;
     let registry = options.seat.registry();
     // Before any device is given back: from then on its number may be another disk's.
@@ -172,21 +174,23 @@ async fn build(options: &Options) -> Result<Arc<Server>, Error> {
         aliases,
         Registry::new(registry),
     ));
-    match account {
+    let waiting = match account {
         // The old account stands until the new one is complete: whoever comes next needs it whole.
         Some(account) if outlived => recover::take_over(&server, &account).await,
-        _ => {}
-    }
+        _ => Vec::new(),
+    };
     server.write_account().await;
-    let all = server.all();
-    for served in &all {
-        let (id, device) = (&served.wanted.id, &served.device.path);
-        server.aliases.point(id, device)?;
+    // From here on the disks are served: no path is worth ending that.
+    for served in server.all() {
+        server.aliases.keep(&served.wanted.id, &served.device.path);
     }
-    server
-        .aliases
-        .sweep(|id| all.iter().any(|served| served.wanted.id == id))?;
-    Ok(server)
+    let registry = &server.registry;
+    let known = |id: &str| registry.find(id).is_some() || registry.promises(id, None);
+    if let Err(error) = server.aliases.sweep(known) {
+        let error = in_full(&error);
+        tracing::warn!(%error, "paths of disks that are not served may be left");
+    }
+    Ok((server, waiting))
 }
 
 /// Until a signal or a drain has come and the last disk has gone, or a second signal comes.

@@ -105,6 +105,7 @@ impl Server {
             tracing::warn!(disk = %wanted.id, "its device was taken away by somebody else: attaching it anew");
             self.let_go(&served, false).await?;
         }
+        self.not_waiting(&wanted.id)?;
         // Counted before it looks, as a drain is said before it counts: one of the two sees the other.
         let _arriving = Arriving::begin(self);
         if self.draining() {
@@ -216,6 +217,7 @@ impl Server {
     pub(super) async fn detach(&self, id: &str, seal: bool) -> Result<Detached, Error> {
         let _turn = self.turns.take(id).await;
         let Some(served) = self.registry.find(id) else {
+            self.not_waiting(id)?;
             let sealed = self.remembered().get(id).copied();
             return Ok(Detached {
                 existed: false,
@@ -249,10 +251,7 @@ impl Server {
         blocking("detaching a device", move || {
             aliases.take(&name)?;
             devices.detach(&name).map_err(|error| {
-                // It goes on as it was; without its link it is still right, only by its number.
-                if let Err(error) = aliases.point(&name, &device) {
-                    tracing::warn!(disk = %name, %error, "a disk stays without its own path");
-                }
+                aliases.keep(&name, &device);
                 Error::from(error)
             })
         })
@@ -340,7 +339,9 @@ impl Server {
     /// Has it nothing to serve, and nothing that is about to be?
     pub(super) fn idle(&self) -> bool {
         // In this order: what arrives is in the registry before it is no arrival any more.
-        self.arriving.load(Ordering::SeqCst) == 0 && self.count() == 0
+        self.arriving.load(Ordering::SeqCst) == 0
+            && self.registry.promises_count() == 0
+            && self.count() == 0
     }
 
     /// Takes no new disks from now on.
@@ -360,6 +361,14 @@ impl Server {
     /// The device part, to end it.
     pub(super) fn devices(&self) -> Arc<Devices> {
         Arc::clone(&self.devices)
+    }
+
+    /// A disk that waits to be taken over has a device already, and is no disk that is gone. The caller has its turn.
+    fn not_waiting(&self, id: &str) -> Result<(), Error> {
+        if self.registry.promises(id, None) {
+            return Err(Error::Waits { id: id.to_owned() });
+        }
+        Ok(())
     }
 
     fn served(&self, id: &str) -> Result<Arc<Served>, Error> {

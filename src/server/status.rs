@@ -16,6 +16,11 @@ pub(super) fn status(error: &Error) -> Status {
     Status::new(code(error), in_full(error))
 }
 
+/// Is it only that something ran out, which there may be again?
+pub(super) fn is_passing(error: &Error) -> bool {
+    code(error) == Code::ResourceExhausted
+}
+
 fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
@@ -25,6 +30,7 @@ fn code(error: &Error) -> Code {
         | Error::NothingToSeal { .. }
         | Error::SecondServer { .. } => Code::FailedPrecondition,
         Error::Missing { source, .. } => of_file(source),
+        Error::Waits { .. } => Code::ResourceExhausted,
         Error::LostWrites { .. } | Error::Account { .. } => Code::DataLoss,
         Error::Draining => Code::Unavailable,
         Error::Device(error) => of_device(error),
@@ -93,5 +99,78 @@ fn of_host(error: &io::Error) -> Code {
             Code::ResourceExhausted
         }
         _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::is_passing;
+    use crate::chain;
+    use crate::device;
+    use crate::disk;
+    use crate::server::Error;
+    use crate::ublk;
+
+    /// Whatever this calls lasting takes the disk away from a container for good.
+    #[test]
+    fn what_ran_out_may_be_there_again() {
+        let errno = io::Error::from_raw_os_error;
+        let chain = |number| {
+            let (path, source) = ("/a".into(), errno(number));
+            Error::Disk(disk::Error::Chain(chain::Error::Open { path, source }))
+        };
+        let pending = |number| {
+            let (path, source) = ("/a".into(), errno(number));
+            Error::Disk(disk::Error::Pending { path, source })
+        };
+        let node = |number| {
+            let (act, path, source) = ("open", "/dev/ublkc1".into(), errno(number));
+            let error = ublk::Error::Node { act, path, source };
+            Error::Device(device::Error::Ublk(error))
+        };
+        let command = |number| {
+            let (command, id, source) = ("GET_DEV_INFO", 1, errno(number));
+            let error = ublk::Error::Command {
+                command,
+                id,
+                source,
+            };
+            Error::Device(device::Error::Ublk(error))
+        };
+        let missing = |number| Error::Missing {
+            path: "/a".into(),
+            source: errno(number),
+        };
+        // EMFILE, ENFILE, ENOMEM, ENOSPC; then ENOENT, EIO.
+        for (number, passing) in [
+            (24, true),
+            (23, true),
+            (12, true),
+            (28, true),
+            (2, false),
+            (5, false),
+        ] {
+            for error in [
+                chain(number),
+                pending(number),
+                node(number),
+                command(number),
+                missing(number),
+            ] {
+                assert_eq!(is_passing(&error), passing, "{error:?}");
+            }
+        }
+        let (path, gone) = (
+            "/a".into(),
+            device::Error::Gone {
+                device: "/a".into(),
+            },
+        );
+        assert!(!is_passing(&Error::Device(gone)));
+        assert!(!is_passing(&Error::Disk(disk::Error::Chain(
+            chain::Error::Locked { path }
+        ))));
     }
 }
