@@ -7,11 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ploop_snapshotter::link::{Disk, DiskStats, Kind, Seen, Servers};
-use ploop_snapshotter::proto::v1;
-use ploop_snapshotter::proto::v1::disks_server::{Disks, DisksServer};
 use ploop_snapshotter::seat::{Name, Seat};
 use rustix::process::Signal;
-use tonic::{Request, Response, Status};
 
 use crate::support::ploopd::{Ploopd, alive, send, wait_until};
 
@@ -422,114 +419,4 @@ fn devices_of_a_living_server_are_not_released() {
         words.contains("0 devices released, 0 not; 0 servers live"),
         "{words}"
     );
-}
-
-/// A server from another time: it greets, and lists nothing.
-#[derive(Clone)]
-struct Stranger {
-    hello: v1::HelloReply,
-}
-
-#[tonic::async_trait]
-impl Disks for Stranger {
-    async fn hello(
-        &self,
-        _: Request<v1::HelloRequest>,
-    ) -> Result<Response<v1::HelloReply>, Status> {
-        Ok(Response::new(self.hello.clone()))
-    }
-    async fn attach(&self, _: Request<v1::AttachRequest>) -> Result<Response<v1::Disk>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn detach(
-        &self,
-        _: Request<v1::DetachRequest>,
-    ) -> Result<Response<v1::DetachReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn grow(&self, _: Request<v1::GrowRequest>) -> Result<Response<v1::Disk>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<v1::SyncReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
-        Ok(Response::new(v1::ListReply::default()))
-    }
-    async fn stats(
-        &self,
-        _: Request<v1::StatsRequest>,
-    ) -> Result<Response<v1::StatsReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-    async fn drain(
-        &self,
-        _: Request<v1::DrainRequest>,
-    ) -> Result<Response<v1::DrainReply>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-/// What a client says to a server that greets like this.
-fn meeting(hello: v1::HelloReply) -> Result<Vec<Seen>, String> {
-    let server = Ploopd::folders();
-    fs::create_dir_all(server.seat().folder()).unwrap();
-    fs::write(server.seat().registry(), "{}").unwrap();
-    server.block(async {
-        let listener = tokio::net::UnixListener::bind(server.socket()).unwrap();
-        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-        let door = tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(DisksServer::new(Stranger { hello }))
-                .serve_with_incoming(incoming),
-        );
-        let answer = Servers::start(server.options(false)).await;
-        door.abort();
-        answer
-            .map(|servers| servers.seen())
-            .map_err(|error| error.to_string())
-    })
-}
-
-fn greeting(protocol: u32) -> v1::HelloReply {
-    v1::HelloReply {
-        protocol,
-        version: "9.9".to_owned(),
-        pid: std::process::id(),
-        ..v1::HelloReply::default()
-    }
-}
-
-#[test]
-fn a_server_of_another_protocol_is_refused_with_both_numbers() {
-    for other in [0, 2, 99] {
-        let words = meeting(greeting(other)).unwrap_err();
-        for part in [
-            &format!("speaks protocol {other},"),
-            "speaks 1",
-            "version 9.9",
-            "stop that ploopd",
-        ] {
-            assert!(words.contains(part), "{words}");
-        }
-    }
-}
-
-/// Neither the first one that was ever released nor one of next year is a stranger.
-#[test]
-fn a_server_of_another_revision_is_adopted() {
-    let first = greeting(1);
-    let next = v1::HelloReply {
-        revision: 99,
-        build: "a".to_owned(),
-        server: "1-1".to_owned(),
-        ..greeting(1)
-    };
-    for hello in [first, next] {
-        let revision = hello.revision;
-        let seen = meeting(hello).unwrap();
-        assert_eq!(seen.len(), 1);
-        assert_eq!(seen[0].hello.revision, revision);
-        assert!(seen[0].alive);
-    }
 }

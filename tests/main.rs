@@ -21,6 +21,7 @@ mod host_full;
 mod model;
 mod service;
 mod snapshots;
+mod strangers;
 mod support;
 mod takeover;
 mod tools;

@@ -21,6 +21,10 @@ use crate::proto::{PROTOCOL, REVISION, v1};
 /// hangs must not take the others' figures with it.
 const GLANCE: Duration = Duration::from_millis(1500);
 
+/// The longest answer: a list of hundreds of thousands of deltas. The library's own 4 MiB end at some sixty thousand, and
+/// who cannot hear of a server's disks cannot start.
+const LARGEST: usize = 128 << 20;
+
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -72,7 +76,7 @@ impl Client {
     }
 
     fn stub(&self) -> v1::disks_client::DisksClient<Channel> {
-        v1::disks_client::DisksClient::new(self.channel.clone())
+        v1::disks_client::DisksClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
     }
 
     async fn call<T>(
