@@ -13,6 +13,7 @@ mod disk;
 mod disks;
 mod error;
 mod fleet;
+mod log;
 mod places;
 mod server;
 mod servers;

@@ -4,9 +4,8 @@
 //! log file for what it says. It is not killed with us, and the next `ploop-snapshotter` adopts it.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use tokio::process::{Child, Command};
 use super::disk::Hello;
 use super::disks::Client;
 use super::error::{Error, Kind};
+use super::log;
 use crate::seat::{Name, Seat};
 use crate::spawn::starting;
 
@@ -44,7 +44,7 @@ pub(super) async fn start(
     limit: Duration,
 ) -> Result<Hello, Error> {
     let log_path = seat.log();
-    let log = open_log(&log_path)?;
+    let log = log::open(&log_path)?;
     let said_before = log.metadata().map_or(0, |meta| meta.len());
     let mut child = spawn(options, seat, log)?;
     let failed = |reason: String| Error::Start {
@@ -97,34 +97,6 @@ fn spawn(options: &StartOptions, seat: &Seat, log: File) -> Result<Child, Error>
         .stdout(log)
         .stderr(errors);
     starting(|| command.spawn()).map_err(failed)
-}
-
-/// A log longer than this is put aside when a server is started.
-const LONGEST_LOG: u64 = 4 << 20;
-
-fn open_log(path: &Path) -> Result<File, Error> {
-    let failed = |source| Error::Host {
-        act: "open the disk server's log",
-        path: path.to_owned(),
-        source,
-    };
-    if let Some(folder) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed)?;
-    }
-    // It lies where there is little room. What the last server said is kept once.
-    if std::fs::metadata(path).is_ok_and(|log| log.len() > LONGEST_LOG) {
-        std::fs::rename(path, path.with_extension("log.old")).map_err(failed)?;
-    }
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed)
 }
 
 /// What the log says since `from`: its last line, or where to look.

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use super::disk::Hello;
 use super::disks::{Client, Limits};
 use super::error::{Error, Kind};
+use super::log;
 use super::places::Places;
 use super::server::Server;
 use super::start::{self, StartOptions};
@@ -118,6 +119,7 @@ impl Monitor {
             let server = &self.server;
             let pid = server.pid();
             self.wait_for_trouble(pid).await;
+            log::keep_short(server.seat.log()).await;
             match server.client.hello().await {
                 Ok(hello) => self.adopt(hello).await,
                 Err(error) if error.kind() == Kind::Unavailable => {
@@ -186,6 +188,7 @@ impl Monitor {
                 }
             }
         }
+        log::keep_last_words(seat.log()).await;
         true
     }
 
