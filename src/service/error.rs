@@ -17,7 +17,9 @@ pub enum Error {
     #[error(transparent)]
     Filter(#[from] BadFilter),
     /// The limit passed.
-    #[error("{method} of {key:?} did not end within {limit:?}; it goes on in the background")]
+    #[error(
+        "{method} of {key:?} did not end within {limit:?}; it is ended or undone in the background: try again"
+    )]
     Late {
         /// The call.
         method: Method,

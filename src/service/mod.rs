@@ -1,7 +1,8 @@
 //! The gRPC door: containerd's snapshots service, one socket for each snapshotter name.
 //!
 //! containerd sets no limit on its calls, and a stuck one can stop a whole node. So every act runs in a
-//! task of its own, under a limit: when that passes, the caller hears of it and the act goes on.
+//! task of its own, under a limit: when that passes, the caller hears of it and the act goes on, but for a Prepare,
+//! View or Commit: that one is undone, unless it is decided by then, and its caller hears how it ended.
 
 mod acts;
 mod convert;

@@ -13,6 +13,7 @@ use super::convert::namespace_of;
 use super::status::{code, name_of};
 use super::{Ended, Error, Method, Observer};
 use crate::causes::in_full;
+use crate::snapshot::Caller;
 
 /// A call that somebody waits for.
 pub(super) struct Call {
@@ -44,6 +45,17 @@ impl Drop for Place {
     }
 }
 
+/// A caller that waits; one that goes away without an answer has given up too.
+#[derive(Default)]
+struct Waiting(Caller);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // If it is decided or has ended, nobody asks any more.
+        let _ = self.0.gives_up();
+    }
+}
+
 impl Running {
     pub(super) fn new(observer: Observer) -> Self {
         Self {
@@ -52,10 +64,10 @@ impl Running {
         }
     }
 
-    /// Runs an act to its end; waits for it until the limit passes.
+    /// Runs an act to its end; waits for it until the limit passes, or longer if it is decided by then.
     ///
     /// # Errors
-    /// The act's own; [`Error::Late`] if it did not end in time, in which case it goes on.
+    /// The act's own; [`Error::Late`] if it did not end in time, in which case it ends, or is undone, by itself.
     pub(super) async fn run<T, E>(
         &self,
         snapshotter: &Arc<str>,
@@ -83,20 +95,28 @@ impl Running {
             namespace = namespace_of(&call.key)
         );
         let inner = report.clone();
+        let waiting = Waiting::default();
+        let caller = waiting.0.clone();
         let task = async move {
             let _place = place;
-            let answer = act.await.map_err(Into::into);
+            let answer = caller.asks(act).await.map_err(Into::into);
             inner.ended(answer.as_ref().err());
             answer
         };
-        let task = tokio::spawn(task.instrument(span.clone()));
-        let error = match tokio::time::timeout(call.limit, task).await {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(_)) => Error::Broken {
+        let mut task = tokio::spawn(task.instrument(span.clone()));
+        let ended = match tokio::time::timeout(call.limit, &mut task).await {
+            Ok(ended) => Some(ended),
+            Err(_) if waiting.0.gives_up() => None,
+            // All that is left of it is one transaction of the store.
+            Err(_) => Some(task.await),
+        };
+        let error = match ended {
+            Some(Ok(answer)) => return answer,
+            Some(Err(_)) => Error::Broken {
                 method,
                 key: call.key,
             },
-            Err(_) => Error::Late {
+            None => Error::Late {
                 method,
                 key: call.key,
                 limit: call.limit,

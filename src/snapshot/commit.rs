@@ -5,7 +5,8 @@
 //! before its last transaction is undone, never finished: finishing it would take the key that the
 //! retry asks for, and containerd would hear "not found" for a layer that it cannot name otherwise.
 //! Undoing costs nothing, because a sealed file is as good a top as any: whoever attaches it next marks
-//! it as in use again. For the same reason the first transaction need not be durable.
+//! it as in use again. For the same reason the first transaction need not be durable. A commit whose caller
+//! has given up meanwhile is undone too: see `caller`.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -17,7 +18,7 @@ use super::device::{Use, free_and_flush, superblock};
 use super::paths::disk_of;
 use super::shared::{Shared, blocking, seal_in};
 use super::words::{check_key, check_labels};
-use super::{Error, Labels, Snapshotter, Usage};
+use super::{Caller, Error, Labels, Snapshotter, Usage};
 use crate::causes::in_full;
 use crate::filesystem;
 use crate::image;
@@ -43,6 +44,7 @@ impl Snapshotter {
         check_key(key)?;
         let labels = check_labels(labels)?;
         let _turn = self.turn(key).await;
+        Caller::still_waits(key)?;
         let shared = self.shared();
         let (space, asked, wanted) = (self.space().to_owned(), key.to_owned(), name.to_owned());
         let record = shared
@@ -67,6 +69,7 @@ async fn finish(shared: &Shared, record: &Record, labels: Labels) -> Result<(), 
         bytes: seal.allocated,
         inodes: 1,
     };
+    Caller::decide(&record.key)?;
     let (id, now) = (record.id, shared.now());
     shared
         .store(move |store| store.committed(id, seal, size, usage, labels, now))

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -16,6 +17,9 @@ use crate::image::{self, Format, Image, Seal, ploop};
 use crate::io::{Direct, now};
 use crate::link::{self, Access, Delta, Detached, Disk, DiskStats, Error};
 use crate::units::ClusterSize;
+
+/// How often a call that hangs is looked at.
+const AGAIN: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 pub(super) struct Double {
@@ -28,6 +32,10 @@ struct State {
     served: BTreeMap<String, Disk>,
     /// Detaching these answers "busy".
     busy: HashSet<String>,
+    /// Attaching and detaching these is not answered.
+    hanging: HashSet<String>,
+    /// So many calls are not.
+    waiting: u32,
     /// Every call answers this.
     down: Option<link::Kind>,
     /// Detaching with a seal lets the disk go and seals nothing: the server was restarted.
@@ -83,6 +91,35 @@ impl Double {
         } else {
             state.busy.remove(id);
         }
+    }
+
+    pub(super) fn hang(&self, id: &str, hangs: bool) {
+        let mut state = self.state.lock().unwrap();
+        if hangs {
+            state.hanging.insert(id.to_owned());
+        } else {
+            state.hanging.remove(id);
+        }
+    }
+
+    /// Returns once a call hangs.
+    pub(super) async fn somebody_hangs(&self) {
+        while self.state.lock().unwrap().waiting == 0 {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Returns when a call for this disk may be answered.
+    async fn answers(&self, id: &str) {
+        let hangs = || self.state.lock().unwrap().hanging.contains(id);
+        if !hangs() {
+            return;
+        }
+        self.state.lock().unwrap().waiting += 1;
+        while hangs() {
+            tokio::time::sleep(AGAIN).await;
+        }
+        self.state.lock().unwrap().waiting -= 1;
     }
 
     pub(super) fn set_down(&self, down: Option<link::Kind>) {
@@ -269,11 +306,17 @@ impl Disks for Double {
         deltas: &'a [Delta],
         access: Access,
     ) -> BoxFuture<'a, Result<Disk, Error>> {
-        Box::pin(async move { self.attach_now(id, deltas, access == Access::Read) })
+        Box::pin(async move {
+            self.answers(id).await;
+            self.attach_now(id, deltas, access == Access::Read)
+        })
     }
 
     fn detach<'a>(&'a self, id: &'a str, seal: bool) -> BoxFuture<'a, Result<Detached, Error>> {
-        Box::pin(async move { self.detach_now(id, seal) })
+        Box::pin(async move {
+            self.answers(id).await;
+            self.detach_now(id, seal)
+        })
     }
 
     fn grow<'a>(&'a self, id: &'a str, size: u64) -> BoxFuture<'a, Result<Disk, Error>> {

@@ -166,6 +166,12 @@ pub enum Error {
         /// Mounted where, or opened.
         how: String,
     },
+    /// Its caller was told that it failed, or went away: it is undone.
+    #[error("nobody waits any more for what was asked of snapshot {key:?}: it is undone")]
+    Abandoned {
+        /// The snapshot.
+        key: String,
+    },
     /// It was removed and is still in use; it goes when that ends.
     #[error(
         "snapshot {key:?} is removed, but its device {device} is still open, or mounted somewhere"

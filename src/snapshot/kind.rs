@@ -68,7 +68,7 @@ impl Error {
             Self::Image { source, .. } => image_kind(source),
             Self::Golden { source, .. } => file_system_kind(source),
             Self::Resize { source, .. } | Self::Quota { source, .. } => file_system_kind(source),
-            Self::Stuck { .. } => ErrorKind::DeadlineExceeded,
+            Self::Stuck { .. } | Self::Abandoned { .. } => ErrorKind::DeadlineExceeded,
             Self::Interrupted { .. } | Self::BadCluster { .. } => ErrorKind::Internal,
         }
     }

@@ -15,6 +15,7 @@
 //!
 //! A word in capitals is one durable transaction of the store; containerd hears of an act only after it.
 
+mod caller;
 mod check;
 mod commit;
 mod device;
@@ -51,6 +52,7 @@ mod steps;
 mod survey;
 mod words;
 
+pub use caller::Caller;
 pub use check::{Report, check};
 pub use disks::Disks;
 pub use error::Error;

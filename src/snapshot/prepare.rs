@@ -14,7 +14,7 @@ use super::paths::golden_kind;
 use super::root::sync_dir;
 use super::shared::{Shared, blocking};
 use super::words::{check_key, check_labels};
-use super::{Error, Kind, Labels, Mount, NameOptions, Snapshotter, golden, sizes};
+use super::{Caller, Error, Kind, Labels, Mount, NameOptions, Snapshotter, golden, sizes};
 use crate::filesystem::Kind as FileSystem;
 use crate::image;
 use crate::io::{Direct, now};
@@ -54,6 +54,7 @@ impl Snapshotter {
         check_key(key)?;
         let labels = check_labels(labels)?;
         let _turn = self.turn(key).await;
+        Caller::still_waits(key)?;
         let shared = self.shared();
         let space = self.space().to_owned();
         let (origin, fitted) = match kind {
@@ -218,6 +219,7 @@ async fn build(
         shared.keep_user_quota(&record.key, &disk).await?;
     }
     let kind = file_system(&disk, shared.options.flush_limit).await?;
+    Caller::decide(&record.key)?;
     let id = record.id;
     shared.store(move |store| store.ready(id)).await?;
     shared.steps.pass("ready").await;

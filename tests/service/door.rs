@@ -169,9 +169,10 @@ async fn keys_and_masks_arrive_as_they_were_sent() {
     assert_eq!(updates[2].2.as_deref(), Some(&paths.map(String::from)[..]));
 }
 
-/// containerd sets no limit of its own: a call that never ended would wedge the node.
+/// containerd sets no limit of its own: a call that never ended would wedge the node. What it was told has failed must
+/// not be done afterwards: it has taken everything back on its side.
 #[tokio::test]
-async fn an_act_that_hangs_is_reported_in_time_and_goes_on() {
+async fn an_act_that_hangs_is_reported_in_time_and_undone() {
     let fixture = Fixture::new(Double::default()).await;
     let client = fixture.client().await;
     let begun = Instant::now();
@@ -193,6 +194,8 @@ async fn an_act_that_hangs_is_reported_in_time_and_goes_on() {
         fixture.double.ended.load(Ordering::SeqCst) == 3
     })
     .await;
+    let done = fixture.double.done.load(Ordering::SeqCst);
+    assert_eq!(done, 1, "what nobody waits for is not decided");
     // Each call once, as its caller saw it: the late ends are not counted again.
     assert_eq!(
         fixture.counted(),
@@ -204,9 +207,25 @@ async fn an_act_that_hangs_is_reported_in_time_and_goes_on() {
     );
 }
 
-/// containerd may die, or its client cancel, in the middle of an act: half an act must not remain.
+/// The last transaction is under way: "too late" would be as wrong as "done".
 #[tokio::test]
-async fn an_act_goes_on_when_its_caller_is_gone() {
+async fn an_act_that_is_decided_is_waited_for() {
+    let fixture = Fixture::new(Double::default()).await;
+    let client = fixture.client().await;
+    let begun = Instant::now();
+    let call = tokio::spawn(async move { client.commit("name", "decided", &[]).await });
+    tokio::time::sleep(LIMITS.commit_limit * 2).await;
+    assert!(!call.is_finished());
+    fixture.double.gate.add_permits(1);
+    call.await.unwrap().unwrap();
+    assert!(begun.elapsed() > LIMITS.commit_limit);
+    assert_eq!(fixture.counted(), [(Method::Commit, "OK")]);
+}
+
+/// containerd may die, or its client cancel, in the middle of an act: half an act must not remain, and of a whole one
+/// nobody would know.
+#[tokio::test]
+async fn an_act_goes_on_when_its_caller_is_gone_and_is_undone() {
     let fixture = Fixture::new(Double::default()).await;
     let client = fixture.client().await;
     let call = tokio::spawn(async move { client.prepare("hang", "").await });
@@ -216,11 +235,14 @@ async fn an_act_goes_on_when_its_caller_is_gone() {
     .await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
+    // The door has to hear of it.
+    tokio::time::sleep(LIMITS.call_limit / 2).await;
     fixture.double.gate.add_permits(1);
     until("the act ends", || {
-        fixture.counted() == [(Method::Prepare, "OK")]
+        fixture.counted() == [(Method::Prepare, "DEADLINE_EXCEEDED")]
     })
     .await;
+    assert_eq!(fixture.double.done.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ploop_snapshotter::service::Acts;
-use ploop_snapshotter::snapshot::{Error, Info, Kind, Labels, Mount, Usage};
+use ploop_snapshotter::snapshot::{Caller, Error, Info, Kind, Labels, Mount, Usage};
 use ploop_snapshotter::{link, store};
 use tokio::sync::Semaphore;
 
@@ -15,10 +15,12 @@ pub(super) type Update = (String, Labels, Option<Vec<String>>);
 
 pub(super) struct Double {
     pub(super) infos: Vec<Info>,
-    /// Acts on keys that start with "hang" wait here.
+    /// Acts on keys that start with "hang" wait here, and when they are decided those with "decided".
     pub(super) gate: Semaphore,
     pub(super) begun: AtomicUsize,
     pub(super) ended: AtomicUsize,
+    /// Those whose callers had not given up.
+    pub(super) done: AtomicUsize,
     pub(super) updates: Mutex<Vec<Update>>,
     pub(super) keys: Mutex<Vec<String>>,
 }
@@ -30,6 +32,7 @@ impl Default for Double {
             gate: Semaphore::new(0),
             begun: AtomicUsize::new(0),
             ended: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
             updates: Mutex::default(),
             keys: Mutex::default(),
         }
@@ -109,7 +112,13 @@ impl Double {
             self.gate.acquire().await.unwrap().forget();
         }
         assert!(!key.starts_with("panic"), "as asked for");
+        let decided = Caller::decide(key);
+        if key.starts_with("decided") {
+            self.gate.acquire().await.unwrap().forget();
+        }
         self.ended.fetch_add(1, Ordering::SeqCst);
+        decided?;
+        self.done.fetch_add(1, Ordering::SeqCst);
         failure(key).map_or(Ok(()), Err)
     }
 }
