@@ -172,6 +172,12 @@ pub enum Error {
         /// The snapshot.
         key: String,
     },
+    /// Whoever has its turn does not end.
+    #[error("cannot remove snapshot {key:?}: another call on it is still under way; try again")]
+    UnderWay {
+        /// The snapshot.
+        key: String,
+    },
     /// It was removed and is still in use; it goes when that ends.
     #[error(
         "snapshot {key:?} is removed, but its device {device} is still open, or mounted somewhere"

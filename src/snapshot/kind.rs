@@ -50,6 +50,7 @@ impl Error {
             | Self::NotResized { .. }
             | Self::ResizesTorn { .. }
             | Self::InUse { .. }
+            | Self::UnderWay { .. }
             | Self::Held { .. }
             | Self::RootTaken { .. }
             | Self::RootBusy { .. }

@@ -20,6 +20,9 @@ use super::{Error, Kind, Snapshotter};
 use crate::seat::{Name, Seat};
 use crate::store::Record;
 
+/// So long a removal waits for another call on its key. containerd's collector holds a lock meanwhile that all others
+/// wait for.
+const TURN_WAIT: Duration = Duration::from_secs(2);
 /// So many are taken apart at a time.
 const AT_ONCE: usize = 8;
 /// A first attempt that failed is repeated after this, then after twice as long, ...
@@ -64,10 +67,14 @@ impl Snapshotter {
     /// Removes a snapshot: its key is free when this returns, its parts follow.
     ///
     /// # Errors
-    /// `NotFound`, `FailedPrecondition` if others stand on it.
+    /// `NotFound`, `FailedPrecondition` if others stand on it, or if another call on it does not end.
     pub async fn remove(&self, key: &str) -> Result<(), Error> {
         check_key(key)?;
-        let _turn = self.turn(key).await;
+        let turn = tokio::time::timeout(TURN_WAIT, self.turn(key)).await;
+        // To this the collector says "not now" and goes on with others; any other error ends its round.
+        let _turn = turn.map_err(|_| Error::UnderWay {
+            key: key.to_owned(),
+        })?;
         let shared = self.shared();
         let (space, asked) = (self.space().to_owned(), key.to_owned());
         let gone = shared

@@ -107,6 +107,28 @@ async fn a_busy_device_hinders_no_remove() {
     panic!("still there: {:?}", house.deltas());
 }
 
+/// containerd's collector waited a minute for the turn of one key, everybody else for the collector, and the answer
+/// then ended its round.
+#[tokio::test]
+async fn a_call_that_hangs_holds_up_no_removal_but_its_own() {
+    let house = House::new().await;
+    house.prepare("a", "").await;
+    house.prepare("b", "").await;
+    house.disks.hang("s1", true);
+    let ploop = Arc::clone(&house.ploop);
+    let commit = tokio::spawn(async move { ploop.commit("A", "a", Labels::new()).await });
+    house.disks.somebody_hangs().await;
+    let begun = std::time::Instant::now();
+    let error = house.ploop.remove("a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(error.to_string().contains("still under way"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    house.ploop.remove("b").await.unwrap();
+    house.disks.hang("s1", false);
+    commit.await.unwrap().unwrap();
+    house.ploop.remove("A").await.unwrap();
+}
+
 #[tokio::test]
 async fn a_missing_or_altered_file_is_data_loss_and_stays_a_record() {
     let house = House::new().await;
