@@ -408,6 +408,39 @@ async fn one_that_stands_on_nothing_is_resized_and_stood_on() {
     drop(node.folder);
 }
 
+/// The kernel needs no zeros behind the end of what it makes larger, and writing any would race with a growth that is
+/// under way.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "grows a mounted file system: needs CAP_SYS_RESOURCE"]
+async fn a_running_container_grows_over_what_a_larger_one_left() {
+    use std::os::unix::fs::FileExt as _;
+    let node = Node::new().await;
+    node.image().await;
+    node.prepare("a", "image").await;
+    for size in [512 * MIB, 256 * MIB] {
+        node.ploop.resize("a", size).await.unwrap();
+    }
+    let mounts = node.ploop.mounts("a").await.unwrap();
+    let device = fs::File::options().write(true).open(&mounts[0].source);
+    let device = device.unwrap();
+    for at in 256..512 {
+        device.write_all_at(&vec![0x5a; 1 << 20], at * MIB).unwrap();
+    }
+    device.sync_all().unwrap();
+    drop(device);
+    let mounted = Mounted::new(&mounts, &node.point("a"));
+    node.ploop.resize("a", 512 * MIB).await.unwrap();
+    assert!(fits(df(&mounted.point).0, 512 * MIB));
+    for number in 0..20_000 {
+        fs::write(mounted.path(&format!("file {number}")), "x").unwrap();
+    }
+    drop(mounted);
+    whole(&mounts[0]);
+    node.holds(&mounts, "a", 512 * MIB);
+    node.ploop.remove("a").await.unwrap();
+    node.end().await;
+}
+
 /// Needs CAP_SYS_RESOURCE, which the kernel asks for: in the virtual machine.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "grows a mounted file system: needs CAP_SYS_RESOURCE"]

@@ -85,7 +85,7 @@ pub(super) async fn grow_xfs(
     done.map_err(Error::file("grow the file system on", &disk.device))
 }
 
-/// Zeros what lies behind the end of a disk's ext4, up to `size`: it is about to grow, and below may be
+/// Zeros what lies behind the end of a disk's ext4 that nobody has, up to `size`: it is about to grow, and below may be
 /// the rest of a larger one, from before somebody shrank it.
 ///
 /// Where the end is, the file system says. What a record says may be older: a resize that was cut short has

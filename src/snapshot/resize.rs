@@ -1,8 +1,8 @@
 //! Resize: an active snapshot gets another size, whether a container runs on it or not.
 //!
 //! ```text
-//! larger    disk and device . zeros behind the old end . file system . RESIZED
-//! smaller   file system . RESIZED                   only while nobody has it mounted
+//! larger    disk and device . file system . RESIZED     before that zeros behind the old end, if nobody has it mounted
+//! smaller   file system . RESIZED                       only while nobody has it mounted
 //! ```
 //!
 //! Each step may be repeated, so after a stop of ours the same order brings it to its end: resize2fs outlives us. Only a
@@ -178,13 +178,16 @@ impl Shared {
     ) -> Result<(), Error> {
         let limit = self.options.flush_limit;
         let resized = match file_system(disk, limit).await? {
-            FileSystem::Ext4 => {
-                forget_behind(disk, size).await?;
-                match at {
-                    Some(_) => filesystem::grow_ext4(disk.path(), size, &self.tools).await,
-                    None => filesystem::resize_ext4(disk.path(), size, &self.tools).await,
+            FileSystem::Ext4 => match at {
+                // What is behind its end stays: a resize2fs that outlived one of us may be giving just that to the
+                // container. The kernel needs no zeros there: it writes descriptors and bitmaps of each group that it
+                // adds, and with `noinit_itable` (see `mounts`) the inode tables too, before the group is in use.
+                Some(_) => filesystem::grow_ext4(disk.path(), size, &self.tools).await,
+                None => {
+                    forget_behind(disk, size).await?;
+                    filesystem::resize_ext4(disk.path(), size, &self.tools).await
                 }
-            }
+            },
             // It never shrank, so nothing is behind its end; and where that is, one that is mounted has not told its
             // device yet.
             FileSystem::Xfs => grow_xfs(disk, at, size, limit).await?,
