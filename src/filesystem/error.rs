@@ -65,6 +65,7 @@ impl Error {
             | Self::Xfs(
                 xfs::Error::Shrinks { .. }
                 | xfs::Error::TooManyGroups { .. }
+                | xfs::Error::Unmounted { .. }
                 | xfs::Error::NotPermitted,
             ) => Trouble::Refused,
             Self::Ext4(ext4::Error::NotExt4 { .. })

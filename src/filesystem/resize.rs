@@ -26,13 +26,13 @@ pub async fn grow_ext4(device: &Path, size: u64, tools: &Tools) -> Result<(), Er
     Ok(there.grow_mounted(size, tools).await?)
 }
 
-/// Makes an XFS larger: where it is mounted `at`, or for the moment if nobody has it mounted. Blocks.
+/// Makes an XFS larger: where it is mounted, with its device's number, or for the moment if nobody has it mounted. Blocks.
 ///
 /// # Errors
 /// See [`xfs::grow_mounted`].
-pub fn grow_xfs(device: &Path, at: Option<&Path>, size: u64) -> Result<(), Error> {
+pub fn grow_xfs(device: &Path, at: Option<(&Path, u64)>, size: u64) -> Result<(), Error> {
     match at {
-        Some(at) => xfs::grow_mounted(at, size)?,
+        Some((at, number)) => xfs::grow_mounted(at, number, size)?,
         None => xfs::grow_idle(device, size)?,
     }
     Ok(())

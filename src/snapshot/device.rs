@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate};
+use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate, makedev};
 
 use super::Error;
 use super::mounts::mounted;
@@ -80,7 +80,11 @@ pub(super) async fn grow_xfs(
     limit: Duration,
 ) -> Result<Result<(), filesystem::Error>, Error> {
     let device = disk.path().to_owned();
-    let work = move || Ok(filesystem::grow_xfs(&device, at.as_deref(), size));
+    let number = makedev(disk.major, disk.minor);
+    let work = move || {
+        let at = at.as_deref().map(|at| (at, number));
+        Ok(filesystem::grow_xfs(&device, at, size))
+    };
     let done = within("growing a file system", disk, limit, work).await?;
     done.map_err(Error::file("grow the file system on", &disk.device))
 }

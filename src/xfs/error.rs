@@ -46,6 +46,14 @@ pub enum Error {
         /// What was asked for.
         asked: u64,
     },
+    /// It is not mounted there any more.
+    #[error(
+        "nothing was made larger: the file system at {path} was unmounted meanwhile; try again"
+    )]
+    Unmounted {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// The kernel does not let us.
     #[error(
         "an XFS is mounted and grown only by who has CAP_SYS_ADMIN: give it to ploop-snapshotter"

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,16 +57,26 @@ const AGAIN: Duration = Duration::from_millis(20);
 const GEOMETRY: Opcode = opcode::read::<Geometry>(b'X', 100);
 const GROW: Opcode = opcode::write::<Growth>(b'X', 110);
 
-/// Makes one larger that is mounted at `at`, while whoever uses it goes on. To the size that it has: nothing is done.
+/// Makes one larger that is mounted at `at`, while whoever uses it goes on; its device has this `number`. To the size that
+/// it has: nothing is done.
 ///
 /// # Errors
-/// [`Error::Shrinks`], [`Error::TooManyGroups`], [`Error::NotPermitted`], [`Error::Kernel`].
-pub fn grow_mounted(at: &Path, size: u64) -> Result<(), Error> {
-    let root = File::open(at).map_err(|source| Error::File {
-        act: "open",
-        path: at.to_owned(),
-        source,
-    })?;
+/// [`Error::Unmounted`], [`Error::Shrinks`], [`Error::TooManyGroups`], [`Error::NotPermitted`], [`Error::Kernel`].
+pub fn grow_mounted(at: &Path, number: u64, size: u64) -> Result<(), Error> {
+    let failed = |act| {
+        move |source| Error::File {
+            act,
+            path: at.to_owned(),
+            source,
+        }
+    };
+    let root = File::open(at).map_err(failed("open"))?;
+    // It may have been unmounted since somebody looked: below is the host's own directory, and that one may lie on an XFS.
+    if root.metadata().map_err(failed("look at"))?.dev() != number {
+        return Err(Error::Unmounted {
+            path: at.to_owned(),
+        });
+    }
     grow(&root, at, size)
 }
 
@@ -143,10 +154,20 @@ fn kernel(act: &'static str, path: &Path, error: Errno) -> Error {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+    use std::os::unix::fs::MetadataExt;
 
     use super::super::fixture::{Loop, made};
     use super::super::{Superblock, Tools, check, torn};
     use super::{Error, grow_idle, grow_mounted};
+
+    /// It was unmounted in between, and what was made larger was the host's own XFS, in which the directory lies.
+    #[test]
+    fn a_directory_of_another_device_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = dir.path().metadata().unwrap().dev() + 1;
+        let error = grow_mounted(dir.path(), other, 40 << 30).unwrap_err();
+        assert!(matches!(error, Error::Unmounted { .. }), "{error}");
+    }
 
     #[tokio::test]
     async fn it_grows_mounted_or_not_and_stays_whole() {
@@ -190,9 +211,12 @@ mod tests {
         seen(10 << 30);
         let mounted = disk.mount("nouuid");
         fs::write(mounted.path().join("file"), vec![7; 1 << 20]).unwrap();
-        grow_mounted(mounted.path(), 40 << 30).unwrap();
-        let shrinks = grow_mounted(mounted.path(), 10 << 30).unwrap_err();
+        let number = mounted.path().metadata().unwrap().dev();
+        grow_mounted(mounted.path(), number, 40 << 30).unwrap();
+        let shrinks = grow_mounted(mounted.path(), number, 10 << 30).unwrap_err();
         assert!(matches!(shrinks, Error::Shrinks { .. }), "{shrinks}");
+        let gone = grow_mounted(dir.path(), number, 50 << 30).unwrap_err();
+        assert!(matches!(gone, Error::Unmounted { .. }), "{gone}");
         drop(mounted);
         seen(40 << 30);
         check(&disk.path, &tools).await.unwrap();
