@@ -106,6 +106,7 @@ fn store_kind(error: &store::Error) -> ErrorKind {
         }
         E::Read { .. } => ErrorKind::Internal,
         E::Open { .. } | E::Database(_) if error.no_space() => ErrorKind::ResourceExhausted,
+        E::Lost { .. } => ErrorKind::Unavailable,
         E::Database(_) if error.broke_the_store() => ErrorKind::Unavailable,
         E::WrongStage { .. }
         | E::StoreVersion { .. }

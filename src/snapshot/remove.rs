@@ -18,7 +18,7 @@ use super::shared::{Shared, blocking};
 use super::words::check_key;
 use super::{Error, Kind, Snapshotter};
 use crate::seat::{Name, Seat};
-use crate::store::Record;
+use crate::store::{Record, Stage};
 
 /// So long a removal waits for another call on its key. containerd's collector holds a lock meanwhile that all others
 /// wait for.
@@ -163,7 +163,13 @@ impl Shared {
         }
         self.steps.pass("taken apart").await;
         let id = record.id;
-        self.store(move |store| store.forget(id)).await
+        let reserved = record.stage == Stage::Preparing;
+        self.store(move |store| match reserved {
+            true => store.forget_for_good(id),
+            // Removed it is already, durably.
+            false => store.forget(id),
+        })
+        .await
     }
 
     /// Nobody serves its disk.

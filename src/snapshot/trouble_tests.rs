@@ -10,6 +10,7 @@ use super::super::fixture::{House, kind, labels, options};
 use super::super::{Error, ErrorKind, Kind, Labels, Snapshotters};
 use crate::link::{self, DiskStats};
 use crate::seat::{Name, Seat};
+use crate::store::{Record, Store};
 
 #[tokio::test]
 async fn a_commit_that_fails_leaves_the_snapshot_active() {
@@ -73,6 +74,33 @@ async fn a_prepare_that_fails_leaves_nothing() {
     assert_eq!(house.deltas(), ["1.hds", "2.hds", "4.hds"]);
     ploop.remove("c").await.unwrap();
     ploop.remove("B").await.unwrap();
+}
+
+/// Another act's durable step had taken its reservation along, and then the store had to be opened again.
+#[tokio::test]
+async fn a_prepare_that_failed_does_not_come_back() {
+    let house = House::new().await;
+    house.two_layers().await;
+    house.disks.hang("s3", true);
+    let ploop = Arc::clone(&house.ploop);
+    let failing = tokio::spawn(async move { ploop.prepare("c", "B", Labels::new()).await });
+    house.disks.somebody_hangs().await;
+    house.all.shared.store.flush();
+    house.disks.set_down(Some(link::Kind::Exhausted));
+    house.disks.hang("s3", false);
+    let failed = kind(failing.await.unwrap());
+    assert_eq!(failed, ErrorKind::ResourceExhausted);
+    house.disks.set_down(None);
+    let again = house.dir.path().join("again.redb");
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if house.deltas() == ["1.hds", "2.hds"] && house.ploop.cleanup().await.is_ok() {
+            break;
+        }
+    }
+    std::fs::copy(house.dir.path().join("root/store.redb"), &again).unwrap();
+    let records = Store::open(&again).unwrap().all().unwrap();
+    assert!(records.iter().all(Record::visible), "{records:?}");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ impl Store {
                 record.cluster = parent.cluster;
                 let mut id = parent.id;
                 if let Some(fitted) = new.fitted {
-                    let fitted = tables.known(fitted)?;
+                    let fitted = tables.begun(fitted)?;
                     if fitted.stage != Stage::Ready {
                         return Err(wrong_stage(&fitted));
                     }
@@ -145,10 +145,10 @@ impl Store {
     /// A fitted snapshot is sealed: others may stand on it. Not durable: whoever does makes it so.
     ///
     /// # Errors
-    /// [`Error::WrongStage`] unless it was being made.
+    /// [`Error::WrongStage`] unless it was being made, [`Error::Lost`].
     pub fn fitted(&self, id: Id, seal: Seal, usage: Usage) -> Result<Record, Error> {
         self.write(Durability::None, |tables| {
-            let mut record = tables.known(id)?;
+            let mut record = tables.begun(id)?;
             if record.kind != Kind::Fitted || record.stage != Stage::Preparing {
                 return Err(wrong_stage(&record));
             }
@@ -180,24 +180,26 @@ impl Store {
     /// A prepared snapshot is whole: from now on containerd may know of it. Durable.
     ///
     /// # Errors
-    /// [`Error::WrongStage`] unless it was being prepared.
+    /// [`Error::WrongStage`] unless it was being prepared, [`Error::Lost`].
     pub fn ready(&self, id: Id) -> Result<Record, Error> {
-        self.step(id, Durability::Immediate, |record| match record.stage {
-            Stage::Preparing => {
-                record.stage = Stage::Ready;
-                Ok(())
+        self.write(Durability::Immediate, |tables| {
+            let mut record = tables.begun(id)?;
+            if record.stage != Stage::Preparing {
+                return Err(wrong_stage(&record));
             }
-            _ => Err(wrong_stage(record)),
+            record.stage = Stage::Ready;
+            tables.put(&record)?;
+            Ok(record)
         })
     }
 
     /// Gives up a snapshot that was being prepared: its key is free, its parts may go. Not durable.
     ///
     /// # Errors
-    /// [`Error::WrongStage`] if it was whole already.
+    /// [`Error::WrongStage`] if it was whole already, [`Error::Lost`].
     pub fn abandon(&self, id: Id) -> Result<Record, Error> {
         self.write(Durability::None, |tables| {
-            let mut record = tables.known(id)?;
+            let mut record = tables.begun(id)?;
             if record.stage != Stage::Preparing {
                 return Err(wrong_stage(&record));
             }
@@ -243,7 +245,7 @@ impl Store {
     /// Durable.
     ///
     /// # Errors
-    /// [`Error::WrongStage`] unless it was being committed.
+    /// [`Error::WrongStage`] unless it was being committed, [`Error::Lost`] if that is not known any more.
     pub fn committed(
         &self,
         id: Id,
@@ -254,11 +256,12 @@ impl Store {
         now: SystemTime,
     ) -> Result<Record, Error> {
         self.write(Durability::Immediate, |tables| {
-            let mut record = tables.known(id)?;
-            let Stage::Committing { name } = &record.stage else {
-                return Err(wrong_stage(&record));
+            let mut record = tables.begun(id)?;
+            let name = match &record.stage {
+                Stage::Committing { name } => name.clone(),
+                Stage::Ready if record.kind == Kind::Active => return Err(Error::Lost { id }),
+                _ => return Err(wrong_stage(&record)),
             };
-            let name = name.clone();
             tables.unname(&record.space, &record.key)?;
             record.key = name;
             record.kind = Kind::Committed;
@@ -333,12 +336,18 @@ impl Store {
     /// # Errors
     /// [`Error::WrongStage`] unless it is whole.
     pub fn resized(&self, id: Id, size: u64) -> Result<Record, Error> {
-        self.step(id, Durability::Immediate, |record| match record.stage {
-            Stage::Ready => {
-                record.size = size;
-                Ok(())
+        self.write(Durability::Immediate, |tables| {
+            let mut record = tables.known(id)?;
+            match &record.stage {
+                Stage::Ready => {}
+                // Left by a commit that failed and could not be undone; the caller has the key's turn.
+                Stage::Committing { name } => tables.unname(&record.space, name)?,
+                _ => return Err(wrong_stage(&record)),
             }
-            _ => Err(wrong_stage(record)),
+            record.stage = Stage::Ready;
+            record.size = size;
+            tables.put(&record)?;
+            Ok(record)
         })
     }
 
@@ -348,7 +357,20 @@ impl Store {
     /// # Errors
     /// [`Error::WrongStage`] if it is whole.
     pub fn forget(&self, id: Id) -> Result<(), Error> {
-        self.write(Durability::None, |tables| {
+        self.forget_as(Durability::None, id)
+    }
+
+    /// The same of a snapshot that was never whole. Durable: another one's durable step may have taken its reservation
+    /// along, and that would be back, and nobody's, if the store had to be opened again.
+    ///
+    /// # Errors
+    /// As of [`Store::forget`].
+    pub fn forget_for_good(&self, id: Id) -> Result<(), Error> {
+        self.forget_as(Durability::Immediate, id)
+    }
+
+    fn forget_as(&self, durability: Durability, id: Id) -> Result<(), Error> {
+        self.write(durability, |tables| {
             let Some(mut record) = tables.record(id)? else {
                 return Ok(());
             };
@@ -377,21 +399,6 @@ impl Store {
             let mut record = tables.find(space, key)?;
             change(&mut record.labels);
             record.updated = now.into();
-            tables.put(&record)?;
-            Ok(record)
-        })
-    }
-
-    /// One record, one step.
-    fn step(
-        &self,
-        id: Id,
-        durability: Durability,
-        change: impl FnOnce(&mut Record) -> Result<(), Error>,
-    ) -> Result<Record, Error> {
-        self.write(durability, |tables| {
-            let mut record = tables.known(id)?;
-            change(&mut record)?;
             tables.put(&record)?;
             Ok(record)
         })

@@ -93,6 +93,14 @@ pub enum Error {
         /// Its number.
         id: Id,
     },
+    /// A record that was only in memory when the store had to be opened again, or a step of it.
+    #[error(
+        "what was begun with snapshot {id} is lost, for the store met an I/O error meanwhile: try again"
+    )]
+    Lost {
+        /// Its number.
+        id: Id,
+    },
     /// A record says that it is another one.
     #[error("the record of snapshot {id} says that it is that of snapshot {found}")]
     OtherRecord {

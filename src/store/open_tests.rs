@@ -113,12 +113,42 @@ fn a_step_out_of_turn_is_refused() {
         fixture
             .store
             .committed(id("active-1"), SEAL, 1 << 30, USAGE, Labels::new(), now);
-    assert!(wrong(committed.map(drop)));
+    // That it was being committed is not known any more.
+    assert!(matches!(committed, Err(Error::Lost { .. })));
     assert!(matches!(
         fixture.store.ready(Id(999)),
-        Err(Error::MissingRecord { .. })
+        Err(Error::Lost { .. })
     ));
     fixture.store.forget(Id(999)).unwrap();
+}
+
+/// The host was full: one Prepare failed, and then somebody's durable step, so that the store was opened again. What was
+/// reserved for the first was back, nobody's: its parent could not be removed, and it could not either.
+#[test]
+fn what_was_given_up_does_not_come_back() {
+    let fixture = Fixture::populated();
+    let id = fixture
+        .reserve(Kind::Active, "d", "committed-2")
+        .unwrap()
+        .id;
+    fixture.store.flush();
+    fixture.store.abandon(id).unwrap();
+    fixture.store.forget_for_good(id).unwrap();
+    let fixture = fixture.killed();
+    assert_eq!(fixture.store.record(id).unwrap(), None);
+    for key in ["active-3", "view-2", "committed-2"] {
+        fixture.remove(key).unwrap();
+    }
+}
+
+/// Nobody commits who has not the key's turn, and who resizes has it.
+#[test]
+fn a_commit_that_could_not_be_undone_hinders_no_resize() {
+    let fixture = Fixture::populated();
+    let record = fixture.store.committing("ploop", "active-1", "N").unwrap();
+    let resized = fixture.store.resized(record.id, 2 << 30).unwrap();
+    assert_eq!((resized.stage, resized.size), (Stage::Ready, 2 << 30));
+    fixture.make(Kind::Active, "N", "").unwrap();
 }
 
 #[test]

@@ -114,6 +114,11 @@ where
         self.record(id)?.ok_or(Error::MissingRecord { id })
     }
 
+    /// The record with this number, whose last step need not be durable.
+    pub(super) fn begun(&self, id: Id) -> Result<Record, Error> {
+        self.record(id)?.ok_or(Error::Lost { id })
+    }
+
     /// The record that answers to this key, if containerd may know of it.
     ///
     /// A name that is reserved for a snapshot being committed leads to a record with another key.
