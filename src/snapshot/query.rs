@@ -3,6 +3,7 @@
 use super::sizes;
 use super::words::{check_key, check_labels};
 use super::{Error, Info, Kind, Labels, Snapshotter, Usage};
+use crate::store::{self, Record};
 
 impl Snapshotter {
     /// What is known of a snapshot.
@@ -32,10 +33,27 @@ impl Snapshotter {
     /// `NotFound`.
     pub async fn usage(&self, key: &str) -> Result<Usage, Error> {
         let record = self.find(key).await?;
+        self.usage_of(&record).await
+    }
+
+    async fn usage_of(&self, record: &Record) -> Result<Usage, Error> {
         match record.kind {
             Kind::Committed | Kind::Fitted => Ok(record.usage.unwrap_or_default()),
             Kind::View => Ok(Usage::default()),
-            Kind::Active => self.shared().cost(key, record.id).await,
+            Kind::Active => match self.shared().cost(&record.key, record.id).await {
+                // Nobody has the key's turn: it may have been removed since, and its file with it.
+                Err(error @ Error::Missing { .. }) => {
+                    let id = record.id;
+                    match self.shared().store(move |store| store.record(id)).await? {
+                        Some(found) if found.visible() => Err(error),
+                        _ => Err(store::Error::NotFound {
+                            key: record.key.clone(),
+                        }
+                        .into()),
+                    }
+                }
+                cost => cost,
+            },
         }
     }
 
@@ -124,7 +142,27 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ErrorKind;
+    use super::super::fixture::{House, kind};
     use super::{Change, Error, Labels};
+
+    /// CRI asks for every active snapshot's usage while others are removed: it heard of lost data, and was told to put
+    /// the file back.
+    #[tokio::test]
+    async fn what_is_removed_while_it_is_looked_at_is_gone_and_not_lost() {
+        let house = House::new().await;
+        house.prepare("a", "").await;
+        let found = house.ploop.find("a").await.unwrap();
+        house.ploop.remove("a").await.unwrap();
+        house.ploop.cleanup().await.unwrap();
+        let gone = house.ploop.usage_of(&found).await;
+        assert_eq!(kind(gone), ErrorKind::NotFound);
+        // One that is there and has lost its file has lost it.
+        house.prepare("a", "").await;
+        let found = house.ploop.find("a").await.unwrap();
+        std::fs::remove_file(house.delta(found.id.0)).unwrap();
+        assert_eq!(kind(house.ploop.usage("a").await), ErrorKind::DataLoss);
+    }
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs
