@@ -174,7 +174,8 @@ async fn an_annotation_outside_the_limits_gives_what_they_allow() {
         done.unwrap_or_else(|error| panic!("{}", chain(&error)));
     }
     let limits = NameOptions {
-        smallest: 128 * MIB,
+        // No multiple of a cluster: rounded down it would be refused.
+        smallest: 128 * MIB + 4096,
         largest: 2 * GIB,
         ..usual()
     };

@@ -115,7 +115,7 @@ impl Snapshotter {
                 return Ok((own, None));
             };
             let asked = if of_image {
-                sizes::wished(key, asked, name)
+                sizes::wished(key, asked, own.cluster, name)
             } else {
                 asked
             };
@@ -158,7 +158,8 @@ impl Shared {
         let inherited =
             || labels.find_map(|(key, labels)| sizes::asked(key, labels).ok().flatten());
         let wish = wish.or_else(inherited);
-        let size = wish.map_or(name.size, |asked| sizes::wished(key, asked, name));
+        let wished = |asked| sizes::wished(key, asked, parent.cluster, name);
+        let size = wish.map_or(name.size, wished);
         let size = size - size % parent.cluster;
         let golden = chain.iter().find_map(|below| below.golden.as_deref());
         if golden.and_then(golden_kind) == Some(FileSystem::Xfs) {

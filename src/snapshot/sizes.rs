@@ -29,9 +29,12 @@ pub(super) fn of_image(labels: &Labels) -> bool {
     labels.contains_key(UNPACKED)
 }
 
-/// What an image gets that asks for so many bytes: outside the limits of the name, the nearer of them.
-pub(super) fn wished(key: &str, asked: u64, name: &NameOptions) -> u64 {
+/// What an image gets that asks for so many bytes: outside the limits of the name, the nearer of them that is whole
+/// clusters.
+pub(super) fn wished(key: &str, asked: u64, cluster: u64, name: &NameOptions) -> u64 {
     let smallest = name.smallest.max(name.file_system.smallest());
+    // Rounded down afterwards it would be outside again.
+    let smallest = smallest.next_multiple_of(cluster.max(4096));
     let size = asked.max(smallest).min(name.largest);
     if size != asked {
         tracing::warn!(
@@ -96,7 +99,7 @@ pub(super) fn bounded(
 #[cfg(test)]
 mod tests {
     use super::super::fixture::labels;
-    use super::{Error, NameOptions, OURS, THEIRS, asked, bounded};
+    use super::{Error, NameOptions, OURS, THEIRS, asked, bounded, wished};
 
     #[test]
     fn ours_comes_first_and_is_refused_if_it_is_no_size() {
@@ -128,6 +131,23 @@ mod tests {
                 None,
                 "{text:?}"
             );
+        }
+    }
+
+    /// An image could not be pulled whose wish became a limit that is no multiple of a cluster.
+    #[test]
+    fn what_an_image_wishes_is_never_refused() {
+        const MIB: u64 = 1 << 20;
+        let mut name = NameOptions::new("ploop");
+        (name.smallest, name.largest) = (200 * MIB, 1000 * MIB);
+        for (wish, cluster, expected) in [
+            (MIB, 64 * MIB, 256 * MIB),
+            (300 * MIB, 64 * MIB, 256 * MIB),
+            (4000 * MIB, 64 * MIB, 960 * MIB),
+            (MIB, 65_536, 200 * MIB),
+        ] {
+            let size = wished("key", wish, cluster, &name);
+            assert_eq!(bounded("key", size, cluster, &name).unwrap(), expected);
         }
     }
 
