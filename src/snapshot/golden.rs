@@ -50,6 +50,13 @@ pub(super) async fn ensure(
     })
 }
 
+/// What the golden file for a snapshotter's options is called.
+pub(super) fn name_of(options: &NameOptions) -> Result<String, Error> {
+    let layout =
+        Layout::new(options.size, &options.file_system).map_err(Error::golden(&options.name))?;
+    Ok(golden_name(layout.kind(), &layout.tag()))
+}
+
 fn stands_on(record: &Record, golden: &str) -> bool {
     record.visible() && record.golden.as_deref() == Some(golden)
 }

@@ -8,6 +8,7 @@
 //! | a disk that no record wants | detached |
 //! | a disk of another root | refused: see `compare_disks` |
 //! | a delta that no record names, an unfinished file | unlinked |
+//! | a golden file that no record and no snapshotter names | unlinked: an image's annotation had it made |
 //! | a snapshot whose file is missing | said; its mounts will say it too |
 //! | a file that is not ours | said, and left alone |
 //!
@@ -23,7 +24,7 @@ use super::paths::{Found, OURS, disk_of, found, our_disk};
 use super::remove::discard;
 use super::root::names;
 use super::shared::{Shared, blocking};
-use super::{Error, Kind};
+use super::{Error, Kind, golden};
 use crate::link::Disk;
 use crate::store::{Record, Stage};
 
@@ -39,9 +40,13 @@ impl Shared {
         let records = self.store(crate::store::Store::all).await?;
         self.compare_disks(&records).await?;
         let (paths, run) = (self.paths.clone(), self.options.run.clone());
+        let mut goldens: HashSet<_> = records.iter().filter_map(|it| it.golden.clone()).collect();
+        for name in &self.options.names {
+            goldens.insert(golden::name_of(name)?);
+        }
         blocking("sweeping the root", move || {
-            sweep(&paths.deltas(), &records, run.as_deref())?;
-            sweep(&paths.goldens(), &[], None)?;
+            sweep(&paths.deltas(), &records, None, run.as_deref())?;
+            sweep(&paths.goldens(), &[], Some(&goldens), None)?;
             for record in records.iter().filter(|record| has_delta(record)) {
                 let path = paths.delta(record.id);
                 if !path.exists() {
@@ -160,14 +165,22 @@ fn has_delta(record: &Record) -> bool {
     record.kind != Kind::View && record.stage == Stage::Ready
 }
 
-/// Unlinks files of ours that no record names.
-fn sweep(dir: &Path, records: &[Record], run: Option<&Path>) -> Result<(), Error> {
+/// Unlinks files of ours that no record names, and golden ones but for these if they are told; and what a disk server has
+/// left of them in the run directory.
+///
+/// The records are all that there are, at whatever stage: one that is being removed still stands on what it stood on.
+fn sweep(
+    dir: &Path,
+    records: &[Record],
+    goldens: Option<&HashSet<String>>,
+    run: Option<&Path>,
+) -> Result<(), Error> {
     let kinds: HashMap<_, _> = records.iter().map(|r| (r.id, r.kind)).collect();
     for (name, path) in names(dir)? {
         let orphan = match found(&name) {
             Found::Delta(id) => matches!(kinds.get(&id), None | Some(Kind::View)),
             Found::Unfinished => true,
-            Found::Golden => false,
+            Found::Golden => goldens.is_some_and(|wanted| !wanted.contains(&name)),
             Found::Foreign => {
                 tracing::warn!(file = %path.display(), "not a file of ours: left alone");
                 false

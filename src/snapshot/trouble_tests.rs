@@ -384,6 +384,41 @@ async fn a_golden_file_that_somebody_stands_on_is_never_made_again() {
     assert_eq!(error.kind(), ErrorKind::DataLoss);
 }
 
+/// An annotation had one made, and when its image was long gone it was still there.
+#[tokio::test]
+async fn a_golden_file_that_nobody_names_goes_with_the_next_start() {
+    let house = House::new().await;
+    let sized = |size: &str| labels(&[("containerd.io/snapshot/ploop.size", size)]);
+    for (key, size) in [("gone", "96Mi"), ("layer", "80Mi"), ("active", "72Mi")] {
+        let made = house.ploop.prepare(key, "", sized(size)).await;
+        made.unwrap();
+    }
+    house.commit("LAYER", "layer").await;
+    house.ploop.remove("gone").await.unwrap();
+    house.ploop.cleanup().await.unwrap();
+    let goldens = |house: &House| {
+        let dir = std::fs::read_dir(house.dir.path().join("root/golden")).unwrap();
+        let mut sizes: Vec<u64> = dir
+            .map(|entry| entry.unwrap().metadata().unwrap().len() >> 20)
+            .collect();
+        sizes.sort_unstable();
+        sizes
+    };
+    assert_eq!(goldens(&house), [64, 72, 80, 96]);
+    let house = house.reopen().await.unwrap();
+    assert_eq!(goldens(&house), [64, 72, 80]);
+    house.disks.restart();
+    house.ploop.mounts("active").await.unwrap();
+    let above = house.ploop.prepare("above", "LAYER", sized("80Mi"));
+    above.await.unwrap();
+    for key in ["active", "above", "LAYER"] {
+        house.ploop.remove(key).await.unwrap();
+        house.ploop.cleanup().await.unwrap();
+    }
+    let house = house.reopen().await.unwrap();
+    assert_eq!(goldens(&house), [64]);
+}
+
 /// The host's disk is full in the middle of things: the acts say so, nothing is lost, and when there is
 /// space again everything goes on, the store included.
 #[tokio::test]
