@@ -57,7 +57,8 @@ pub fn torn(file: &File, path: &Path) -> Result<Option<&'static str>, Error> {
     Ok(match log.last()? {
         Last::Unmount => None,
         Last::Mount => Some(
-            "was mounted, and not unmounted to the end (or only to be read, which looks the same)",
+            "was mounted, and not unmounted to the end (or only to be read, which looks the same: then mount it \
+             writable once and unmount it)",
         ),
         Last::Other => Some("was not unmounted to the end"),
     })
