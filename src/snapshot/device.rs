@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate, makedev};
+use rustix::io::Errno;
 
 use super::Error;
 use super::mounts::mounted;
@@ -39,7 +40,19 @@ pub(super) enum Use {
 pub(super) async fn held(disk: &Disk, limit: Duration) -> Result<bool, Error> {
     let device = disk.path().to_owned();
     let opened = within("opening a device", disk, limit, move || open_alone(&device)).await?;
-    Ok(matches!(opened, Err(error) if error.kind() == io::ErrorKind::ResourceBusy))
+    match opened {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        // Without a descriptor left, say, nothing is known.
+        Err(error) => Err(Error::file("open", &disk.device)(error)),
+    }
+}
+
+/// Is there no such device any more, so that nobody can have it?
+fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::NOENT, Errno::NXIO, Errno::NODEV];
+    Errno::from_io_error(error).is_some_and(|error| gone.contains(&error))
 }
 
 /// The kind of file system that a disk has. Whatever else somebody keeps on it is told of as an ext4, and whoever mounts
@@ -224,4 +237,41 @@ fn open(device: &Path, flags: OFlags) -> io::Result<File> {
         .read(true)
         .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
         .open(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::{Disk, held};
+
+    fn disk(device: &Path) -> Disk {
+        Disk {
+            id: "s1".into(),
+            device: device.to_owned(),
+            alias: None,
+            major: 4095,
+            minor: 1,
+            size: 1 << 30,
+            cluster: 65536,
+            read_only: false,
+            deltas: Vec::new(),
+            failed: None,
+        }
+    }
+
+    /// Without a descriptor left every device was free, and was taken away from whoever had it.
+    #[tokio::test]
+    async fn a_device_that_cannot_be_looked_at_is_not_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let limit = Duration::from_secs(10);
+        assert!(!held(&disk(&file), limit).await.unwrap());
+        let gone = dir.path().join("gone");
+        assert!(!held(&disk(&gone), limit).await.unwrap());
+        let error = held(&disk(&file.join("x")), limit).await.unwrap_err();
+        assert!(error.to_string().contains("cannot open"), "{error}");
+    }
 }
