@@ -86,9 +86,7 @@ impl Holder {
             Some(Stage::Ends) => RELEASE,
         }
     }
-}
 
-impl Holder {
     /// Was it killed, and is not gone? Nothing of it will run again.
     fn was_killed(self, path: &Path) -> bool {
         let Some(pid) = self.0 else { return false };
@@ -219,20 +217,18 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Says in a locked file whose it is.
-///
-/// It is written first and cut after: on a tmpfs that is full, the page that is given back may be gone. Where there was none
-/// the lock is held without a number: it is only for people, and for who waits for us to end.
+/// Says in a locked file whose it is. It is written first and cut after: on a tmpfs that is full, a page that is given back
+/// may be gone. Where there was none the lock is held without: the number is for people, and for who waits for our end.
 fn write_down(file: File) -> Result<Lock, Failed> {
     let number = format!("{}\n", std::process::id());
     let written = file
         .write_all_at(number.as_bytes(), 0)
         .and_then(|()| file.set_len(number.len() as u64));
     match written {
-        Err(source) if source.kind() != io::ErrorKind::StorageFull => Err(Failed {
-            act: "write",
-            source,
-        }),
+        Err(source) if source.kind() != io::ErrorKind::StorageFull => {
+            let act = "write";
+            Err(Failed { act, source })
+        }
         _ => Ok(Lock { _file: file }),
     }
 }
@@ -297,5 +293,208 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[cfg(test)]
-#[path = "lock_tests.rs"]
-mod tests;
+mod tests {
+    use std::fs;
+    use std::os::fd::AsRawFd;
+    use std::process::{Child, Command};
+    use std::time::{Duration, Instant};
+
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+    use super::{Answer, Stage, is_killed, keep_out, patiently, stage, take, take_from_killed};
+
+    #[test]
+    fn a_living_process_is_not_ending_and_a_zombie_is() {
+        assert_eq!(stage(std::process::id()), Stage::Lives);
+        assert_eq!(stage(u32::MAX), Stage::Unseen);
+        let mut child = zombie();
+        child.wait().unwrap();
+    }
+
+    /// A process that has ended, and that nobody has waited for.
+    fn zombie() -> Child {
+        let child = Command::new("true").spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while stage(child.id()) != Stage::Ends {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        child
+    }
+
+    #[test]
+    fn a_lock_has_one_holder_and_says_who() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let missing = keep_out(&path).unwrap_err();
+        assert_eq!(missing.source.kind(), std::io::ErrorKind::NotFound);
+        fs::write(&path, "a longer number stood here\n").unwrap();
+        let Answer::Ours(lock) = take(&path).unwrap() else {
+            panic!("nobody has it");
+        };
+        let us = format!("process {}", std::process::id());
+        let begun = Instant::now();
+        for ask in [take, keep_out] {
+            match patiently(|| ask(&path)).unwrap() {
+                Answer::Ours(_) => panic!("it is taken"),
+                Answer::Theirs(holder) => assert_eq!(holder.to_string(), us),
+            }
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "the living are not waited for"
+        );
+        drop(lock);
+        assert!(matches!(keep_out(&path).unwrap(), Answer::Ours(_)));
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text.trim(),
+            std::process::id().to_string(),
+            "left as it was"
+        );
+    }
+
+    /// The run directory is full when a disk server starts: the lock is there to be had all the same. Needs root.
+    #[test]
+    fn a_full_host_keeps_nobody_from_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (kind, none) = ("tmpfs", MountFlags::empty());
+        mount(kind, folder.path(), kind, none, c"size=4k").unwrap();
+        // From here on it is there for us alone, and as long as we have it open.
+        let there = fs::File::open(folder.path()).unwrap();
+        unmount(folder.path(), UnmountFlags::DETACH).unwrap();
+        let place = format!("/proc/self/fd/{}", there.as_raw_fd());
+        fs::write(format!("{place}/filler"), "x").unwrap();
+        let path = format!("{place}/lock");
+        let Answer::Ours(_lock) = take(path.as_ref()).unwrap() else {
+            panic!("nobody has it");
+        };
+        let Answer::Theirs(holder) = take(path.as_ref()).unwrap() else {
+            panic!("it is taken");
+        };
+        assert_eq!(holder.to_string(), "unknown");
+    }
+
+    #[test]
+    fn one_that_is_ending_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let Answer::Ours(lock) = take(&path).unwrap() else {
+            panic!("nobody has it");
+        };
+        let mut child = zombie();
+        fs::write(&path, child.id().to_string()).unwrap();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            drop(lock);
+        });
+        assert!(matches!(
+            patiently(|| take(&path)).unwrap(),
+            Answer::Ours(_)
+        ));
+        late.join().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn killed_is_who_has_no_way_back() {
+        for (status, killed) in [
+            (
+                "State:\tD (disk sleep)\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n",
+                true,
+            ),
+            (
+                "State:\tD (disk sleep)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000100\n",
+                true,
+            ),
+            ("State:\tZ (zombie)\nSigPnd:\t0000000000000000\n", true),
+            // Told to end, it may yet do much.
+            (
+                "State:\tD (disk sleep)\nSigPnd:\t0000000000004000\nShdPnd:\t0000000000004000\n",
+                false,
+            ),
+            (
+                "State:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n",
+                false,
+            ),
+            ("", false),
+        ] {
+            assert_eq!(is_killed(status), killed, "{status}");
+        }
+    }
+
+    /// A process that holds the lock of a file and writes to a frozen file system: nothing ends it until that
+    /// thaws. Needs root and loop devices.
+    struct Stuck {
+        folder: tempfile::TempDir,
+        child: Child,
+    }
+
+    impl Stuck {
+        fn point(&self) -> String {
+            self.folder.path().join("mnt").display().to_string()
+        }
+
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let script = "truncate -s 16M image && mkfs.ext4 -qF image && mkdir mnt && mount -o loop image mnt && \
+                          exec flock --no-fork lock sh -c 'echo $$ >lock; fsfreeze -f mnt; exec touch mnt/file'";
+            let mut shell = Command::new("sh");
+            shell.args(["-ec", script]).current_dir(folder.path());
+            let stuck = Self {
+                child: shell.spawn().unwrap(),
+                folder,
+            };
+            let status = format!("/proc/{}/status", stuck.child.id());
+            stuck.until("it stands still", || {
+                let text = fs::read_to_string(&status).unwrap();
+                text.contains("Name:\ttouch") && text.contains("State:\tD")
+            });
+            stuck
+        }
+
+        fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !holds() {
+                assert!(Instant::now() < deadline, "{what}: {}", self.point());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    impl Drop for Stuck {
+        fn drop(&mut self) {
+            let _ = Command::new("fsfreeze")
+                .args(["-u", &self.point()])
+                .status();
+            let _ = self.child.wait();
+            let _ = Command::new("umount").arg(self.point()).status();
+        }
+    }
+
+    #[test]
+    fn the_lock_of_one_that_was_killed_and_cannot_end_is_taken() {
+        let mut stuck = Stuck::new();
+        let path = stuck.folder.path().join("lock");
+        let theirs = || matches!(take_from_killed(&path).unwrap(), Answer::Theirs(_));
+        assert!(theirs(), "it lives: only its device is slow");
+        stuck.child.kill().unwrap();
+        assert!(matches!(take(&path).unwrap(), Answer::Theirs(_)));
+        let begun = Instant::now();
+        let ours = loop {
+            match take_from_killed(&path).unwrap() {
+                Answer::Ours(lock) => break lock,
+                Answer::Theirs(_) => assert!(begun.elapsed() < Duration::from_secs(5)),
+            }
+        };
+        // Now it is ours like any other, whoever asks.
+        assert!(theirs());
+        assert!(matches!(take(&path).unwrap(), Answer::Theirs(_)));
+        assert_eq!(
+            fs::read_to_string(&path).unwrap().trim(),
+            std::process::id().to_string()
+        );
+        drop(ours);
+        assert!(matches!(take(&path).unwrap(), Answer::Ours(_)));
+    }
+}

@@ -196,7 +196,7 @@ fn what_a_server_has_no_descriptors_for_waits() {
             scope.spawn(move || assert_eq!(read(file, 0, 4096), [byte(n); 4096]));
         }
         thread::sleep(Duration::from_millis(300));
-        may_open(server.pid(), Some(65_536));
+        may_open(server.pid(), None);
     });
     wait_until("all are served", || (0..DISKS).all(|n| attach(n).is_ok()));
     let log = server.log();

@@ -131,3 +131,22 @@ pub(super) fn kernel<E: Into<io::Error>>(
         source: source.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{Error, ublk};
+
+    #[test]
+    fn what_the_driver_lacks_descriptors_for_is_no_other_failure() {
+        for (errno, exhausted) in [(24, true), (12, true), (16, false)] {
+            let node = ublk::Error::Node {
+                act: "open",
+                path: "/dev/ublkc1".into(),
+                source: io::Error::from_raw_os_error(errno),
+            };
+            assert_eq!(Error::Ublk(node).is_exhausted(), exhausted, "{errno}");
+        }
+    }
+}

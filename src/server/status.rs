@@ -111,7 +111,6 @@ mod tests {
     use crate::device;
     use crate::disk;
     use crate::server::Error;
-    use crate::ublk;
 
     /// Whatever this calls lasting takes the disk away from a container for good.
     #[test]
@@ -127,17 +126,7 @@ mod tests {
         };
         let node = |number| {
             let (act, path, source) = ("open", "/dev/ublkc1".into(), errno(number));
-            let error = ublk::Error::Node { act, path, source };
-            Error::Device(device::Error::Ublk(error))
-        };
-        let command = |number| {
-            let (command, id, source) = ("GET_DEV_INFO", 1, errno(number));
-            let error = ublk::Error::Command {
-                command,
-                id,
-                source,
-            };
-            Error::Device(device::Error::Ublk(error))
+            Error::Device(device::Error::Kernel { act, path, source })
         };
         let missing = |number| Error::Missing {
             path: "/a".into(),
@@ -156,7 +145,6 @@ mod tests {
                 chain(number),
                 pending(number),
                 node(number),
-                command(number),
                 missing(number),
             ] {
                 assert_eq!(is_passing(&error), passing, "{error:?}");

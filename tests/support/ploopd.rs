@@ -11,7 +11,7 @@ use ploop_snapshotter::link::{Seen, Servers, StartOptions};
 use ploop_snapshotter::seat::Seat;
 use ploop_snapshotter::ublk::{self, Control, Owner};
 use ploop_snapshotter::units::ClusterSize;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::{host, images};
 
@@ -294,14 +294,15 @@ impl Drop for Ploopd {
     }
 }
 
-/// Says how many descriptors a process may have from now on; answers how many it could have before.
-pub(crate) fn may_open(pid: u32, descriptors: Option<u64>) -> Option<u64> {
+/// Says how many descriptors a process may have from now on; otherwise as many as we may.
+pub(crate) fn may_open(pid: u32, descriptors: Option<u64>) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
-        current: descriptors,
-        maximum: descriptors,
+        current: descriptors.or(maximum),
+        maximum,
     };
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-    prlimit(pid, Resource::Nofile, limit).unwrap().maximum
+    prlimit(pid, Resource::Nofile, limit).unwrap();
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {
