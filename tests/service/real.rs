@@ -322,7 +322,10 @@ async fn a_second_daemon_is_refused_and_the_first_not_disturbed() {
     let same_run = place.configure("same-run.toml", "root2", "run", "");
     let (code, words) = run(&same_run, &[]);
     assert_eq!(code, Some(1), "{words}");
-    assert!(words.contains("another process answers at"), "{words}");
+    assert!(
+        words.contains("belong to another ploop-snapshotter (process"),
+        "{words}"
+    );
     // The whole place once more.
     let (code, words) = run(&place.path("config.toml"), &[]);
     assert_eq!(code, Some(1), "{words}");
