@@ -104,7 +104,7 @@ fn containers_end_and_what_they_never_synced_is_on_their_disks() {
     assert!(words.contains("2 disks"), "{words}");
     assert!(words.contains("none is mounted"), "{words}");
     assert!(!words.contains(" 0 killed"), "the deaf one was: {words}");
-    assert!(polite.ended() && deaf.ended());
+    wait_until("both are gone", || polite.ended() && deaf.ended());
     for (disk, before) in disks.iter().zip(before) {
         let mounted = Mounted::new(&disk.device);
         let lines = fs::read_to_string(mounted.path("log")).unwrap();
@@ -112,16 +112,22 @@ fn containers_end_and_what_they_never_synced_is_on_their_disks() {
     }
 }
 
-/// What is mounted without a container is somebody else's affair: it is waited for, and named.
+/// What the host has mounted is unmounted, unless somebody is in it: he is waited for, and the place is named.
 #[test]
-fn a_disk_that_stays_mounted_is_said() {
+fn what_the_host_has_mounted_is_unmounted_or_said() {
     let server = Ploopd::start();
     let disk = server.attach("a", &[server.delta("a", 64 * MIB)]).unwrap();
     run("mkfs.ext4", &["-q", disk.device.to_str().unwrap()]);
     let mounted = Mounted::new(&disk.device);
+    let inside = fs::File::create(mounted.path("open")).unwrap();
     let (code, words) = end_containers(&server, "0", "1");
     assert_eq!(code, Some(1), "{words}");
     let at = mounted.path("");
     let at = at.to_str().unwrap().trim_end_matches('/');
     assert!(words.contains(&format!("mounted: {at}")), "{words}");
+    drop(inside);
+    let (code, words) = end_containers(&server, "0", "20");
+    assert_eq!(code, Some(0), "{words}");
+    assert!(!mounted.path("open").exists());
+    assert!(server.detach("a").unwrap(), "nobody has it");
 }

@@ -2,7 +2,9 @@
 //!
 //! A container has a mount namespace of its own, so its file system stays mounted there when the host has unmounted it, and
 //! what it has written and not yet synced is in the page cache above a disk whose server is the next to be stopped. Nobody
-//! else ends it in time: containerd leaves its containers running, and systemd kills what is in no unit last of all.
+//! else ends it in time: containerd leaves its containers running, and systemd kills what is in no unit last of all. The
+//! host's own mounts of the disks are in our way too: systemd unmounts them behind local-fs.target, and so after whoever
+//! started behind that, the disk servers.
 //!
 //! A container is known by its root: a process whose root directory lies on one of the disks.
 
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::fs::{Dev, makedev};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::output;
@@ -25,8 +28,8 @@ use crate::seat::Seat;
 /// How often is looked.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Tells every container to end, kills after `grace` those that have not, and waits until no disk is mounted anywhere,
-/// `limit` at most from the beginning.
+/// Tells every container to end, kills after `grace` those that have not, unmounts what the host has mounted of the disks,
+/// and waits until none is mounted anywhere, `limit` at most from the beginning.
 pub(super) fn end_containers(config: &Config, grace: Duration, limit: Duration) -> Result<Verdict> {
     let disks = disks(&config.run_dir)?;
     let begun = Instant::now();
@@ -42,6 +45,9 @@ pub(super) fn end_containers(config: &Config, grace: Duration, limit: Duration) 
             } else if told.insert(*pid) {
                 send(*pid, Signal::TERM);
             }
+        }
+        if look.inside.is_empty() {
+            unmount_ours(&disks);
         }
         sleep(AGAIN);
         look = Look::at(&disks)?;
@@ -128,6 +134,32 @@ impl Look {
     }
 }
 
+/// Unmounts the disks that are mounted where we are, the last mount first. One that is busy is tried again.
+fn unmount_ours(disks: &BTreeSet<Dev>) {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else {
+        return;
+    };
+    for place in mounts.lines().rev().filter_map(|line| mounted(line, disks)) {
+        // Who is in the way is said at the end.
+        let _ = unmount(unescaped(place), UnmountFlags::NOFOLLOW);
+    }
+}
+
+/// A path as mountinfo writes it: three octal digits stand for a byte that would end a field.
+fn unescaped(place: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = place.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..3).and_then(|it| std::str::from_utf8(it).ok());
+        let byte = digits.and_then(|it| u8::from_str_radix(it, 8).ok());
+        (rest, _) = match (first, byte) {
+            (b'\\', Some(byte)) => (&after[3..], bytes.push(byte)),
+            _ => (after, bytes.push(*first)),
+        };
+    }
+    bytes
+}
+
 /// Where the mount of this line of mountinfo is, if it is of one of the disks (proc(5): `ID PARENT MAJOR:MINOR ROOT PLACE ...`).
 fn mounted<'a>(line: &'a str, disks: &BTreeSet<Dev>) -> Option<&'a str> {
     let mut fields = line.split(' ');
@@ -148,7 +180,7 @@ fn send(pid: i32, signal: Signal) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Look, makedev, mounted};
+    use super::{Look, makedev, mounted, unescaped};
 
     #[test]
     fn a_line_of_mountinfo_says_device_and_place() {
@@ -158,6 +190,15 @@ mod tests {
         assert_eq!(mounted(line, &BTreeSet::from([makedev(259, 4)])), None);
         for odd in ["", "1 2", "1 2 x:y / /", "1 2 259:3 /"] {
             assert_eq!(mounted(odd, &disks), None);
+        }
+    }
+
+    #[test]
+    fn a_path_is_read_as_it_was_written() {
+        let read = |text| String::from_utf8(unescaped(text)).unwrap();
+        assert_eq!(read("/run/con\\040tainer\\134x"), "/run/con tainer\\x");
+        for plain in ["", "/", "/a\\", "/a\\04", "/a\\9zz"] {
+            assert_eq!(read(plain), plain);
         }
     }
 

@@ -68,10 +68,10 @@ enum Verb {
     ///
     /// Only ublk devices outlive their server. Those of a living one are left to it.
     ReleaseDevices(Release),
-    /// End every container that has its disk here, and wait until no disk is mounted: for a machine that goes down.
+    /// End every container that has its disk here, and unmount the disks: for a machine that goes down.
     ///
-    /// Tells the processes whose root is on a disk of this node to end (SIGTERM), and kills those that have not when the
-    /// grace is over. Ends with 0 when no disk is mounted in any mount namespace, 1 if that is not so within the limit.
+    /// Tells the processes whose root is on a disk of this node to end (SIGTERM), kills those that have not when the
+    /// grace is over, and unmounts what the host has mounted of the disks. Ends with 0 when no disk is mounted in any mount namespace, 1 if that is not so within the limit.
     EndContainers(EndContainers),
 }
 
