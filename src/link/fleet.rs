@@ -106,7 +106,6 @@ impl Fleet {
         } else {
             self.wait_for_somebody().await?;
             self.retire_older(self.newest()).await;
-            self.compare().await;
         }
         Ok(nobody)
     }

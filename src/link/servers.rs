@@ -413,6 +413,8 @@ impl Servers {
 
 /// Sees servers that somebody else started since, and lets a new generation of them take over.
 async fn scout(fleet: Arc<Fleet>) {
+    // Here, because nobody's start should wait until all of a program is read.
+    fleet.compare().await;
     loop {
         tokio::time::sleep(ROUND).await;
         if let Err(error) = fleet.renew().await {
