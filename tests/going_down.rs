@@ -18,8 +18,12 @@ struct Contained {
 impl Contained {
     fn new(device: &Path, root: &Path, trap: &str) -> Self {
         fs::create_dir_all(root).unwrap();
-        // Its first act: the disk is the whole world, and the host's mounts are not kept.
-        let script = "mount --make-rprivate / && mount \"$1\" \"$2\" && cd \"$2\" && mkdir -p old && \
+        // The namespace begins with a copy of every mount, and so would keep what other tests unmount. Then the disk is
+        // the whole world.
+        let script = "mount --make-rprivate / && \
+                      cut -d ' ' -f 5 /proc/self/mountinfo | grep -F \"$4/\" | sort -r | \
+                      while read -r at; do umount -l \"$(printf \"$at\")\"; done; \
+                      mount \"$1\" \"$2\" && cd \"$2\" && mkdir -p old && \
                       cp /bin/busybox . && pivot_root . old && exec ./busybox sh -c \"$3\"";
         let count = format!(
             "./busybox umount -l /old; {trap} i=0; \
@@ -38,6 +42,7 @@ impl Contained {
             .arg(device)
             .arg(root)
             .arg(count)
+            .arg(std::env::temp_dir())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
