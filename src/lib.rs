@@ -6,6 +6,7 @@
 pub mod causes;
 pub mod failpoint;
 pub mod lock;
+pub mod mountinfo;
 pub mod node;
 pub mod program;
 pub mod proto;

@@ -23,6 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::output;
 use super::verdict::Verdict;
 use crate::config::Config;
+use crate::mountinfo::unescape;
 use crate::seat::Seat;
 
 /// How often is looked.
@@ -141,23 +142,8 @@ fn unmount_ours(disks: &BTreeSet<Dev>) {
     };
     for place in mounts.lines().rev().filter_map(|line| mounted(line, disks)) {
         // Who is in the way is said at the end.
-        let _ = unmount(unescaped(place), UnmountFlags::NOFOLLOW);
+        let _ = unmount(unescape(place.as_bytes()), UnmountFlags::NOFOLLOW);
     }
-}
-
-/// A path as mountinfo writes it: three octal digits stand for a byte that would end a field.
-fn unescaped(place: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = place.as_bytes();
-    while let [first, after @ ..] = rest {
-        let digits = after.get(..3).and_then(|it| std::str::from_utf8(it).ok());
-        let byte = digits.and_then(|it| u8::from_str_radix(it, 8).ok());
-        (rest, _) = match (first, byte) {
-            (b'\\', Some(byte)) => (&after[3..], bytes.push(byte)),
-            _ => (after, bytes.push(*first)),
-        };
-    }
-    bytes
 }
 
 /// Where the mount of this line of mountinfo is, if it is of one of the disks (proc(5): `ID PARENT MAJOR:MINOR ROOT PLACE ...`).
@@ -180,7 +166,7 @@ fn send(pid: i32, signal: Signal) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Look, makedev, mounted, unescaped};
+    use super::{Look, makedev, mounted};
 
     #[test]
     fn a_line_of_mountinfo_says_device_and_place() {
@@ -190,15 +176,6 @@ mod tests {
         assert_eq!(mounted(line, &BTreeSet::from([makedev(259, 4)])), None);
         for odd in ["", "1 2", "1 2 x:y / /", "1 2 259:3 /"] {
             assert_eq!(mounted(odd, &disks), None);
-        }
-    }
-
-    #[test]
-    fn a_path_is_read_as_it_was_written() {
-        let read = |text| String::from_utf8(unescaped(text)).unwrap();
-        assert_eq!(read("/run/con\\040tainer\\134x"), "/run/con tainer\\x");
-        for plain in ["", "/", "/a\\", "/a\\04", "/a\\9zz"] {
-            assert_eq!(read(plain), plain);
         }
     }
 

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use super::Mount;
 use crate::filesystem::Kind;
 use crate::link::Disk;
+use crate::mountinfo::unescape;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// How a disk is mounted to be written.
@@ -130,27 +131,6 @@ fn line(line: &[u8]) -> Option<Mounted> {
         at: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
         read_only: read_only(fields.get(5)?) || read_only(fields.get(dash + 3)?),
     })
-}
-
-/// Blanks, tabs, newlines and backslashes are written as `\040`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = (first == b'\\')
-            .then(|| after.get(..3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        if let Some(byte) = octal {
-            bytes.push(byte);
-            rest = &after[3..];
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

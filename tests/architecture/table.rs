@@ -18,6 +18,8 @@ pub(super) const ROOMS: &[Room] = &[
     room("failpoint", &[]),
     // Who has a lock file, and whether that one is ending: daemons, clients and tools must agree on it.
     room("lock", &[]),
+    // How the kernel writes paths in a table of mounts: whoever looks for a mount must read them alike.
+    room("mountinfo", &[]),
     // A device's number and node, whichever driver's.
     room("node", &[]),
     room("proto", &[]),
@@ -54,7 +56,15 @@ pub(super) const ROOMS: &[Room] = &[
     // `units`, `io`: a request carries a piece of memory and a range.
     room(
         "device",
-        &["failpoint", "node", "units", "io", "ublk", "disk"],
+        &[
+            "failpoint",
+            "mountinfo",
+            "node",
+            "units",
+            "io",
+            "ublk",
+            "disk",
+        ],
     ),
     // `image`: the words for a delta's format and seal, which the wire carries.
     room(
@@ -87,6 +97,7 @@ pub(super) const ROOMS: &[Room] = &[
             "causes",
             "failpoint",
             "lock",
+            "mountinfo",
             "seat",
             "spawn",
             "units",
@@ -129,6 +140,7 @@ pub(super) const ROOMS: &[Room] = &[
         "cli",
         &[
             "lock",
+            "mountinfo",
             "proto",
             "seat",
             "units",
