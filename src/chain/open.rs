@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, fcntl_setfl, flock};
 
 use super::Error;
 use super::levels::{Base, fits};
@@ -156,6 +156,7 @@ impl Chains {
         // Read through the page cache: one copy for all containers of an image.
         let file = fs::File::open(path).map_err(failed)?;
         lock(&file, path, FlockOperation::NonBlockingLockShared)?;
+        leave_atime(&file).map_err(failed)?;
         let direct = Direct::new(file).map_err(failed)?;
         let image = now(Image::open_sealed(
             &direct,
@@ -215,6 +216,7 @@ fn open_top(path: &Path) -> Result<OpenTop, Error> {
         .open(path)
         .map_err(failed)?;
     lock(&file, path, FlockOperation::NonBlockingLockExclusive)?;
+    leave_atime(&file).map_err(failed)?;
     let direct = Direct::new(file).map_err(failed)?;
     // Its last sectors could not be written. Devices have blocks of 4096 where the size allows it.
     let (size, block) = (peek(path).map(|header| header.size()), direct.alignment());
@@ -240,6 +242,16 @@ fn same(one: &fs::File, other: &fs::File) -> io::Result<bool> {
     Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
+/// Reading is to change nothing. With `relatime`, which is the default, the first read after each write changes the time of
+/// the last access: a transaction of the host's journal, which a shard's thread would wait for.
+fn leave_atime(file: &fs::File) -> io::Result<()> {
+    match fcntl_setfl(file, fcntl_getfl(file)? | OFlags::NOATIME) {
+        // Only a file's owner may ask for it, and root.
+        Ok(()) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Holds the file against other processes until it is closed.
 fn lock(file: &fs::File, path: &Path, how: FlockOperation) -> Result<(), Error> {
     match flock(file, how) {
@@ -259,7 +271,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 
-    use super::{Chains, Delta};
+    use super::{Chains, Delta, OFlags, fcntl_getfl};
     use crate::chain::map::Level;
     use crate::image::{Format, Seal, ploop};
     use crate::io::{Direct, now};
@@ -294,6 +306,29 @@ mod tests {
             ),
             (65536, 65536, true)
         );
+    }
+
+    #[test]
+    fn what_is_read_keeps_the_time_of_its_last_access() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, path) = (folder.path().join("base"), folder.path().join("top"));
+        fs::write(&base, vec![1; 65536]).unwrap();
+        fs::File::create_new(&path).unwrap();
+        let file = Direct::open_write(&path).unwrap();
+        now(ploop::create(&file, 65536, ClusterSize::DEFAULT)).unwrap();
+        drop(file);
+        let top = Delta {
+            path,
+            format: Some(Format::Ploop),
+            seal: None,
+        };
+        let chain = [raw(&base, 65536), top];
+        let (below, top) = Chains::default().open(&chain, true).unwrap();
+        let below = below.file(Level(0)).unwrap();
+        for file in [below.as_file(), top.unwrap().file.as_file()] {
+            let flags = fcntl_getfl(file).unwrap();
+            assert!(flags.contains(OFlags::NOATIME), "{flags:?}");
+        }
     }
 
     /// The golden file of a root whose cluster size was changed has tops of both sizes.
