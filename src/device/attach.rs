@@ -112,6 +112,8 @@ impl Devices {
             Wish::Ublk => Some(Ublk::open(owner, options.zero_copy)?),
             Wish::Auto => match Ublk::open(owner, options.zero_copy) {
                 Ok(ublk) => Some(ublk),
+                // The next moment may have enough of it, and disks that went through FUSE would stay there.
+                Err(reason) if reason.is_exhausted() => return Err(reason.into()),
                 Err(reason) => {
                     left_behind(ublk::waiting(&owner, known), Some(&reason))?;
                     tracing::warn!(

@@ -23,6 +23,8 @@ use super::lost::{ADD, Command, Lost};
 use super::params::{Params, Raw};
 use super::uapi;
 
+/// Where the driver is spoken to.
+const NODE: &str = "/dev/ublk-control";
 /// How long a command may take. The slowest that is well waits for a grace period of the kernel.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long a delete is waited for where the kernel has none that does not wait. Without an opener it takes milliseconds.
@@ -137,12 +139,8 @@ impl Control {
         let node = OpenOptions::new()
             .read(true)
             .write(true)
-            .open("/dev/ublk-control")
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Error::NoDriver,
-                _ if Errno::from_io_error(&error) == Some(Errno::NODEV) => Error::NoDriver,
-                _ => Error::NotAllowed(error),
-            })?;
+            .open(NODE)
+            .map_err(|error| Error::no_control(NODE, error))?;
         Ok(Self {
             node,
             rings: Mutex::default(),

@@ -105,6 +105,19 @@ impl Error {
         }
     }
 
+    /// The control node could not be opened.
+    pub(super) fn no_control(node: &str, source: io::Error) -> Self {
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Self::NoDriver,
+            Some(Errno::PERM | Errno::ACCESS) => Self::NotAllowed(source),
+            _ => Self::Node {
+                act: "open",
+                path: node.into(),
+                source,
+            },
+        }
+    }
+
     /// Does the driver not know this command? It says so in two ways; the second has no name outside the kernel.
     pub(super) fn is_unknown_command(&self) -> bool {
         const ENOTSUPP: i32 = 524;
@@ -145,6 +158,19 @@ mod tests {
         };
         assert!(node.is_exhausted() && Error::NoneFree.is_exhausted());
         assert!(!refused(16).is_exhausted() && !Error::NoDriver.is_exhausted());
+    }
+
+    /// A ploopd that found no descriptor for the driver said "run as root", and served its disks through FUSE.
+    #[test]
+    fn who_has_no_descriptor_is_not_told_that_there_is_no_driver() {
+        let error =
+            |errno| Error::no_control("/dev/ublk-control", io::Error::from_raw_os_error(errno));
+        assert!(matches!(error(2), Error::NoDriver));
+        assert!(matches!(error(19), Error::NoDriver));
+        assert!(matches!(error(13), Error::NotAllowed(_)));
+        for errno in [24, 23, 12] {
+            assert!(error(errno).is_exhausted(), "{errno}");
+        }
     }
 
     /// Linux 6.8 answers -95 to a command of 6.9.
