@@ -4,7 +4,7 @@
 pub const PROTOCOL: u32 = 1;
 
 /// Raised with every new call and field of `ploop.v1`; a peer of another revision is no stranger.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// `ploop.v1`: `ploopd`'s door, and what the tool asks `ploop-snapshotter`.
 #[expect(

@@ -41,7 +41,10 @@ impl Disks for Stranger {
     }
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
         let disks = self.disks.clone();
-        Ok(Response::new(v1::ListReply { disks }))
+        Ok(Response::new(v1::ListReply {
+            disks,
+            ..v1::ListReply::default()
+        }))
     }
     async fn stats(
         &self,

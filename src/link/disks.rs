@@ -25,6 +25,8 @@ const GLANCE: Duration = Duration::from_millis(1500);
 /// who cannot hear of a server's disks cannot start.
 const LARGEST: usize = 128 << 20;
 
+const LIST: &str = "List";
+
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -185,18 +187,32 @@ impl Client {
         self.list_within(self.limits.other, id).await
     }
 
-    async fn list_within(&self, limit: Duration, id: Option<&str>) -> Result<Vec<Disk>, Error> {
-        let call = "List";
+    /// The ids of all disks that nobody else may be asked for: those that are served, and those that wait.
+    pub(super) async fn held(&self) -> Result<Vec<String>, Error> {
+        let answer = self.ask_for_list(self.limits.other, None).await?;
+        let served = answer.disks.into_iter().map(|disk| disk.id);
+        Ok(served.chain(answer.waiting).collect())
+    }
+
+    async fn ask_for_list(
+        &self,
+        limit: Duration,
+        id: Option<&str>,
+    ) -> Result<v1::ListReply, Error> {
         let request = v1::ListRequest {
             id: id.unwrap_or_default().to_owned(),
         };
         let mut stub = self.stub();
-        let answer = self.call(call, limit, stub.list(request)).await?;
+        self.call(LIST, limit, stub.list(request)).await
+    }
+
+    async fn list_within(&self, limit: Duration, id: Option<&str>) -> Result<Vec<Disk>, Error> {
+        let answer = self.ask_for_list(limit, id).await?;
         answer
             .disks
             .into_iter()
             .filter(|disk| id.is_none_or(|id| disk.id == id))
-            .map(|disk| disk_in(call, disk))
+            .map(|disk| disk_in(LIST, disk))
             .collect()
     }
 

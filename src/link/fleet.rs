@@ -202,8 +202,8 @@ impl Fleet {
             );
         }
         let server = Arc::new(Server::new(seat, client, hello)?);
-        for disk in server.client.list(None).await? {
-            self.places.note(&disk.id, server.name());
+        for id in server.client.held().await? {
+            self.places.note(&id, server.name());
         }
         let monitor = Monitor {
             server: Arc::clone(&server),

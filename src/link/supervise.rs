@@ -245,10 +245,10 @@ impl Monitor {
                 let (pid, starts) = (server.pid(), server.state().starts);
                 tracing::warn!(server = %server.name(), pid, starts, "a disk server answers again");
                 // What it took over is there; what it did not may be asked for there once more.
-                match server.client.list(None).await {
+                match server.client.held().await {
                     Ok(disks) => {
-                        for disk in disks {
-                            self.places.note(&disk.id, server.name());
+                        for id in disks {
+                            self.places.note(&id, server.name());
                         }
                     }
                     Err(error) => {

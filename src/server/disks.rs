@@ -110,7 +110,12 @@ impl Disks for Door {
             .iter()
             .filter(|served| id.is_empty() || served.wanted.id == id);
         let disks = asked.map(|served| disk_out(&self.0, served)).collect();
-        Ok(Response::new(v1::ListReply { disks }))
+        let waiting = self.0.waiting();
+        let waiting = waiting.into_iter().filter(|it| id.is_empty() || *it == id);
+        Ok(Response::new(v1::ListReply {
+            disks,
+            waiting: waiting.collect(),
+        }))
     }
 
     async fn stats(

@@ -140,6 +140,14 @@ impl Registry {
         entry.is_some_and(|it| it.owns(&owners) && (number.is_none() || it.number == number))
     }
 
+    /// The ids of those that are promised and not served yet.
+    pub(super) fn waiting(&self) -> Vec<String> {
+        let promised = self.promised();
+        let owners = self.owners();
+        let ours = promised.values().filter(|entry| entry.owns(&owners));
+        ours.map(|entry| entry.id.clone()).collect()
+    }
+
     /// How many are promised.
     pub(super) fn promises_count(&self) -> usize {
         self.promised().len()
@@ -331,6 +339,7 @@ mod tests {
         assert!(registry.promises("one", None) && registry.promises("one", Some(5)));
         assert!(!registry.promises("one", Some(6)) && !registry.promises("two", None));
         assert_eq!(registry.promises_count(), 1);
+        assert_eq!(registry.waiting(), ["one"]);
         registry.write().unwrap();
         let account = read_account(&path).unwrap().unwrap();
         assert_eq!(account.disks[0].wanted(), wanted);
@@ -342,6 +351,7 @@ mod tests {
         };
         registry.promise(&other, 5).unwrap();
         assert!(!registry.promises("one", Some(5)));
+        assert_eq!(registry.waiting(), ["two"]);
         registry.withdraw("one");
         assert_eq!(registry.promises_count(), 1);
     }

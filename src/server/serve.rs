@@ -331,6 +331,11 @@ impl Server {
         self.registry.all()
     }
 
+    /// The disks that are ours and not served yet.
+    pub(super) fn waiting(&self) -> Vec<String> {
+        self.registry.waiting()
+    }
+
     /// How many disks there are.
     pub(super) fn count(&self) -> usize {
         self.registry.count()
