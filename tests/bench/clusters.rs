@@ -49,7 +49,7 @@ pub(crate) fn measure(
         .iter()
         .map(|(bytes, name)| set_up(&server, folder, plan, *bytes, name))
         .collect::<Result<Vec<_>>>()?;
-    for round in 0..plan.rounds {
+    for round in 0..plan.snapshots {
         for turn in 0..sizes.len() {
             let index = (round + turn) % sizes.len();
             let size = &mut sizes[index];

@@ -31,7 +31,7 @@ pub(crate) fn measure(
             .with_context(|| format!("cannot make a full image of {name}"))?;
     }
     let mut readings = vec![Vec::new(); subjects.len()];
-    for round in 0..plan.rounds {
+    for round in 0..plan.snapshots {
         for turn in 0..subjects.len() {
             let index = (round + turn) % subjects.len();
             let subject = &mut subjects[index];

@@ -7,8 +7,11 @@
 pub(crate) struct Plan {
     /// Bytes of each subject's disk.
     pub(crate) disk: u64,
-    /// How often each case meets each subject.
+    /// How often each timed case meets each subject. Rather many short rounds than few long ones: the speed of a machine that
+    /// others use too changes within seconds, and quotients are of readings that are next to one another.
     pub(crate) rounds: usize,
+    /// How often something is written onto a fresh snapshot.
+    pub(crate) snapshots: usize,
     /// Seconds of one timed fio job.
     pub(crate) seconds: f64,
     /// Requests of a job whose requests are counted instead of its seconds.
@@ -26,8 +29,9 @@ pub(crate) const MI: u64 = 1 << 20;
 impl Plan {
     pub(crate) const FULL: Self = Self {
         disk: 512 * MI,
-        rounds: 5,
-        seconds: 2.0,
+        rounds: 9,
+        snapshots: 5,
+        seconds: 1.0,
         requests: 4000,
         fresh: 3000,
         calls: 21,
@@ -38,6 +42,7 @@ impl Plan {
     pub(crate) const QUICK: Self = Self {
         disk: 128 * MI,
         rounds: 3,
+        snapshots: 3,
         seconds: 1.0,
         requests: 1000,
         fresh: 1000,
