@@ -105,12 +105,13 @@ impl Disks for Door {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListReply>, Status> {
         let id = request.into_inner().id;
+        // First: what is served a moment later is in both then, and never in neither.
+        let waiting = self.0.waiting();
         let all = self.0.all();
         let asked = all
             .iter()
             .filter(|served| id.is_empty() || served.wanted.id == id);
         let disks = asked.map(|served| disk_out(&self.0, served)).collect();
-        let waiting = self.0.waiting();
         let waiting = waiting.into_iter().filter(|it| id.is_empty() || *it == id);
         Ok(Response::new(v1::ListReply {
             disks,
