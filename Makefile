@@ -10,6 +10,8 @@ CACHE  := $(CURDIR)/.cache
 GO_BIN := $(CACHE)/go/bin
 IMAGES := $(CACHE)/images
 MODULE := tests/containerd
+# One at a time: two at once compile what they share twice.
+GO     := flock $(CACHE)/go/lock go
 SITE    = $(shell apt-get indextargets --format '$$(SITE) $$(RELEASE)' 'Created-By: Packages' 2>/dev/null | awk '$$2 == "$(SUITE)" { print $$1; exit }')
 SUITE   = $(shell . /etc/os-release && echo $${VERSION_CODENAME:-stable})
 
@@ -113,21 +115,21 @@ go-tools: $(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(GO_BIN)/clients $(if
 	@:
 
 $(GO_BIN)/images $(GO_BIN)/timing $(GO_BIN)/cri $(GO_BIN)/clients: $(GO_BIN)/%: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/*/*.go)
-	@cd $(MODULE) && go build -trimpath -o $@ ./$*
+	@mkdir -p $(@D) && cd $(MODULE) && $(GO) build -trimpath -o $@ ./$*
 
 $(GO_BIN)/containerd: $(MODULE)/go.mod $(MODULE)/go.sum $(GO_BIN)/runc
 	@echo "building the containerd that $(MODULE)/go.mod pins (a minute or two, once)"
-	@cd $(MODULE) && go build -trimpath -tags 'no_btrfs no_devmapper no_zfs' -o $(GO_BIN)/ \
+	@mkdir -p $(@D) && cd $(MODULE) && $(GO) build -trimpath -tags 'no_btrfs no_devmapper no_zfs' -o $(GO_BIN)/ \
 	  github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}
 	@touch $@
 
 # Its first steps in a container are C.
 $(GO_BIN)/runc: tests/runc/go.mod tests/runc/go.sum
-	@cd tests/runc && CGO_ENABLED=1 go build -trimpath -o $@ github.com/opencontainers/runc
+	@mkdir -p $(@D) && cd tests/runc && CGO_ENABLED=1 $(GO) build -trimpath -o $@ github.com/opencontainers/runc
 	@touch $@
 
 $(GO_BIN)/conformance.test: $(MODULE)/go.mod $(MODULE)/go.sum $(wildcard $(MODULE)/conformance/*.go)
-	@cd $(MODULE) && go test -c -trimpath -o $@ ./conformance
+	@mkdir -p $(@D) && cd $(MODULE) && $(GO) test -c -trimpath -o $@ ./conformance
 
 images: $(IMAGES)/busybox.tar $(IMAGES)/pause.tar $(IMAGES)/deep.tar $(IMAGES)/debian.tar
 	@:
