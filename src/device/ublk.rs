@@ -30,7 +30,7 @@ use super::nodes::{announced, block_path, character_path, device, sysfs};
 use super::shape::{Device, Shape};
 use crate::disk::DiskHandle;
 use crate::failpoint::pass;
-use crate::ublk::{self, Control, Features, Limit, Owner, Params, State, Wish};
+use crate::ublk::{self, Control, Features, Limit, Owner, Params, Reserved, State, Wish};
 
 /// Requests that a device may have under way. With 32, a client that keeps 32 under way was a fifth
 /// slower than with 64: no answer could meet a new request. It costs some 50 KB of the kernel's memory.
@@ -266,9 +266,10 @@ impl Ublk {
         pass("recovery-begun");
         // Before a tag is fetched: from then on there is no way back.
         let device = device(number)?;
+        let ring = self.control.reserve(number)?;
         let taken = match self.begin(number, granted, depth, disk) {
             Err(error) if error.is_exhausted() => return Err(error),
-            begun => begun.and_then(|ended| self.go_on(number).map(|()| ended)),
+            begun => begun.and_then(|ended| self.go_on(number, ring).map(|()| ended)),
         };
         // Tags that are fetched hold the disk until the device ends.
         let ended = taken.map_err(|error| {
@@ -291,9 +292,9 @@ impl Ublk {
     }
 
     /// Every tag is fetched: requests flow again.
-    fn go_on(&self, number: u32) -> Result<(), Error> {
+    fn go_on(&self, number: u32, ring: Reserved) -> Result<(), Error> {
         pass("recovery-fetched");
-        Ok(self.control.end_recovery(number)?)
+        Ok(self.control.end_recovery(number, ring)?)
     }
 
     /// Waits until a dead server's device is free, and claims it.

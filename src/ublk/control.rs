@@ -32,6 +32,9 @@ const DELETE: Duration = Duration::from_millis(300);
 /// Rings kept for the next command.
 const SPARE: usize = 16;
 
+/// A ring for one command.
+pub struct Reserved(CommandRing);
+
 pub(super) type CommandRing = IoUring<Entry128, cqueue::Entry>;
 
 /// The driver's control node.
@@ -264,7 +267,8 @@ impl Control {
             answer => return answer,
         }
         let op = uapi::UBLK_U_CMD_DEL_DEV;
-        match self.run_within(DELETE, true, ("DEL_DEV", op), id, 0, Payload::None) {
+        let ring = self.ring("DEL_DEV", id)?;
+        match self.run_on(ring, (DELETE, true), ("DEL_DEV", op), id, 0, Payload::None) {
             Err(Error::Stuck { .. }) => Ok(()),
             answer => answer.map(drop),
         }
@@ -315,13 +319,23 @@ impl Control {
         self.plain("START_USER_RECOVERY", op, id, 0)
     }
 
+    /// What [`Self::end_recovery`] needs and may not lack: when a tag is fetched there is no way back.
+    ///
+    /// # Errors
+    /// If there is no descriptor or no memory for it.
+    pub fn reserve(&self, id: u32) -> Result<Reserved, Error> {
+        self.ring("END_USER_RECOVERY", id).map(Reserved)
+    }
+
     /// Ends the take-over: every tag was fetched, requests that waited come now.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn end_recovery(&self, id: u32) -> Result<(), Error> {
-        let op = uapi::UBLK_U_CMD_END_USER_RECOVERY;
-        self.plain("END_USER_RECOVERY", op, id, own_pid())
+    pub fn end_recovery(&self, id: u32, ring: Reserved) -> Result<(), Error> {
+        let command = ("END_USER_RECOVERY", uapi::UBLK_U_CMD_END_USER_RECOVERY);
+        let (pid, limit) = (own_pid(), (LIMIT, false));
+        self.run_on(ring.0, limit, command, id, pid, Payload::None)
+            .map(drop)
     }
 
     /// Changes a running device's size, in bytes.
@@ -370,26 +384,31 @@ impl Control {
         data: u64,
         payload: Payload,
     ) -> Result<Payload, Error> {
-        self.run_within(LIMIT, false, (command, op), id, data, payload)
+        let ring = self.ring(command, id)?;
+        self.run_on(ring, (LIMIT, false), (command, op), id, data, payload)
     }
 
-    /// The same with a limit of its own. One that is `patient` may take longer than that, with nothing wrong.
-    fn run_within(
+    fn ring(&self, command: &'static str, id: u32) -> Result<CommandRing, Error> {
+        let spare = lock(&self.rings).0.pop();
+        spare.map_or_else(
+            || {
+                let made = IoUring::builder().build(4);
+                made.map_err(|error| Error::no_ring(command, id, error))
+            },
+            Ok,
+        )
+    }
+
+    /// With a ring and a limit of its own. One that is `patient` may take longer than that, with nothing wrong.
+    fn run_on(
         &self,
-        limit: Duration,
-        patient: bool,
+        mut ring: CommandRing,
+        (limit, patient): (Duration, bool),
         (command, op): (&'static str, u32),
         id: u32,
         data: u64,
         mut payload: Payload,
     ) -> Result<Payload, Error> {
-        let spare = lock(&self.rings).0.pop();
-        let mut ring = match spare {
-            Some(ring) => ring,
-            None => IoUring::builder()
-                .build(4)
-                .map_err(|error| Error::no_ring(command, id, error))?,
-        };
         let (addr, len) = payload.place();
         let words = uapi::ublksrv_ctrl_cmd {
             dev_id: id,

@@ -29,7 +29,7 @@ mod prime;
 mod queue;
 mod uapi;
 
-pub use control::{Added, Control, Info, State, Wish};
+pub use control::{Added, Control, Info, Reserved, State, Wish};
 pub use error::Error;
 pub use features::{Features, probe};
 pub use limit::{ENOUGH, LIMIT, Limit, limit, raise_limit};
