@@ -75,8 +75,13 @@ empty() { rm -f "$1/ballast" "$1/ballast-2"; }
 delta_numbers() { (cd "$DIR/root/deltas" && printf '%s\n' *.hds | sort -n); }
 logged() { grep -hF -- "$1" "$DIR"/run/ploopd-*.log "$DIR/ploop-snapshotter.log" >/dev/null; }
 
+# What containerd has dropped is removed when this returns. Its collector asks once: what finds no snapshotter then stays until
+# something else is dropped.
+collected() { ctr leases create --id collected >/dev/null && ctr leases delete --sync collected >/dev/null; }
+
 # root_check: what `ploop check` says about the root while ploop-snapshotter is away; containers go on meanwhile.
 root_check() {
+  collected || return
   stop ploop-snapshotter 30
   "$BIN/ploop" check "$DIR/root" >"$DIR/said" 2>&1
   local rc=$?
