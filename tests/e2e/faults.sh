@@ -81,6 +81,8 @@ collected() { ctr leases create --id collected >/dev/null && ctr leases delete -
 
 # root_check: what `ploop check` says about the root while ploop-snapshotter is away; containers go on meanwhile.
 root_check() {
+  # Nobody reads what an earlier check said.
+  rm -f "$DIR/said"
   collected || return
   stop ploop-snapshotter 30
   "$BIN/ploop" check "$DIR/root" >"$DIR/said" 2>&1
