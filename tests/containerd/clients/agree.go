@@ -43,7 +43,8 @@ func (all *crowd) agree(ctx context.Context, containerd *client.Client, direct, 
 			return err
 		}
 	}
-	return nil
+	// A view that was removed while containerd's collector ran is the snapshotter's until the next time.
+	return collect(ctx, containerd, all.snapshotter)
 }
 
 // removeAll leaves nothing, and looks whether that is so.
